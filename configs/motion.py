@@ -1,0 +1,23 @@
+"""SRTG r3d-18, a quarter as wide, on the embedded data set `motion`.
+
+Nothing to compare with: the data set is ours. Expected: see the README's table.
+
+    jaxvid train --config=configs/motion.py --workdir=runs/motion
+
+The argument chooses another network, trained in just the same way: `configs/motion.py:r3d_18`.
+"""
+
+from jaxvid import config as jaxvid_config
+
+
+def get_config(model: str = "srtg_r3d_18"):
+    config = jaxvid_config.base()
+    config.model.name = model
+    config.model.width = 16
+    config.optimizer.name = "adamw"
+    config.optimizer.learning_rate = 2e-3
+    config.optimizer.weight_decay = 0.01
+    config.schedule.warmup_epochs = 0.5
+    config.train.num_epochs = 8.0
+    config.train.batch_size = 16
+    return config
