@@ -1,0 +1,128 @@
+"""What a config must satisfy beyond the types of its fields: ranges, and fields that must fit each other."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+
+from jaxvid.config.schema import Config, SRTGConfig, flatten
+
+_AT_LEAST_ONE = (
+    "model.width",
+    "data.num_frames",
+    "data.frame_stride",
+    "data.crop_size",
+    "train.batch_size",
+    "eval.batch_size",
+    "eval.num_clips",
+    "eval.short_side",
+    "eval.crop_size",
+    "checkpoint.keep_last",
+)
+_NOT_NEGATIVE = (
+    "data.num_workers",
+    "optimizer.base_batch_size",
+    "optimizer.weight_decay",
+    "optimizer.clip_norm",
+    "schedule.warmup_epochs",
+    "schedule.final_fraction",
+    "checkpoint.every_steps",
+    "checkpoint.keep_best",
+    "train.max_steps",
+)
+_BELOW_ONE = (
+    "model.dropout",
+    "data.val_fraction",
+    "optimizer.momentum",
+    "optimizer.ema_decay",
+    "train.label_smoothing",
+)
+_POSITIVE = ("optimizer.learning_rate", "schedule.factor", "train.num_epochs", "eval.every_epochs")
+
+
+def check(config: Config) -> None:
+    """Raises ``ValueError`` for the first value or combination that cannot work."""
+    for name, rule, holds in _rules(config):
+        if not holds:
+            value = flatten(config)[name]
+            raise ValueError(f"{name} must be {rule}, received {name}={value!r}.")
+    _check_combinations(config)
+
+
+def _rules(config: Config) -> Iterator[tuple[str, str, bool]]:
+    """``(field, rule, whether it holds)`` for every rule on one field."""
+    values = flatten(config)
+    for name in _AT_LEAST_ONE:
+        yield name, ">= 1", values[name] >= 1
+    for name in _NOT_NEGATIVE:
+        yield name, ">= 0", values[name] >= 0
+    for name in _BELOW_ONE:
+        yield name, "in [0, 1)", 0 <= values[name] < 1
+    for name in _POSITIVE:
+        yield name, "> 0", values[name] > 0
+    yield "data.max_bad_fraction", "in [0, 1]", 0 <= config.data.max_bad_fraction <= 1
+    yield "model.srtg.num_layers", "1 or 2", config.model.srtg.num_layers in (1, 2)
+    yield "data.std", "greater than 0 in every channel", min(config.data.std) > 0
+    low, high = config.data.short_side
+    yield "data.short_side", "a pair (low, high) with 1 <= low <= high", 1 <= low <= high
+    yield (
+        "schedule.boundaries",
+        "increasing",
+        list(config.schedule.boundaries) == sorted(set(config.schedule.boundaries)),
+    )
+    yield "data.mirror", 'pairs written "a=b"', all(pair.count("=") == 1 for pair in config.data.mirror)
+
+
+def _check_combinations(config: Config) -> None:
+    data, evaluation, model = config.data, config.eval, config.model
+    if data.crop_size > data.short_side[0]:
+        raise ValueError(
+            f"data.crop_size must be <= data.short_side[0], because a crop is cut out of the resized frame, "
+            f"received data.crop_size={data.crop_size} and data.short_side={data.short_side}."
+        )
+    if evaluation.crop_size > evaluation.short_side:
+        raise ValueError(
+            f"eval.crop_size must be <= eval.short_side, because a crop is cut out of the resized frame, "
+            f"received eval.crop_size={evaluation.crop_size} and eval.short_side={evaluation.short_side}."
+        )
+    if not model.name.startswith("srtg_") and model.srtg != SRTGConfig():
+        changed = [f"model.srtg.{f.name}" for f in dataclasses.fields(SRTGConfig)
+                   if getattr(model.srtg, f.name) != f.default]  # fmt: skip
+        raise ValueError(
+            f"{changed[0]} may only be set for a model whose name starts with srtg_, "
+            f"received {changed[0]}={flatten(config)[changed[0]]!r} with model.name={model.name!r}."
+        )
+    if model.srtg.gate_gradient != "hard" and model.srtg.gate != "cyclic":
+        raise ValueError(
+            f"model.srtg.gate_gradient may only be set with model.srtg.gate='cyclic', received "
+            f"model.srtg.gate_gradient={model.srtg.gate_gradient!r} with model.srtg.gate={model.srtg.gate!r}."
+        )
+    if config.optimizer.nesterov and (config.optimizer.name != "sgd" or config.optimizer.momentum == 0):
+        raise ValueError(
+            f"optimizer.nesterov needs optimizer.name='sgd' with optimizer.momentum > 0, received "
+            f"optimizer.name={config.optimizer.name!r} and optimizer.momentum={config.optimizer.momentum}."
+        )
+    if config.schedule.name == "step" and not config.schedule.boundaries:
+        raise ValueError("schedule.boundaries must name at least one epoch with schedule.name='step', received ().")
+    if config.schedule.name != "step" and config.schedule.boundaries:
+        raise ValueError(
+            f"schedule.boundaries may only be set with schedule.name='step', received "
+            f"schedule.boundaries={config.schedule.boundaries} with schedule.name={config.schedule.name!r}."
+        )
+    if config.schedule.warmup_epochs > config.train.num_epochs:
+        raise ValueError(
+            f"schedule.warmup_epochs must be <= train.num_epochs, received "
+            f"schedule.warmup_epochs={config.schedule.warmup_epochs} and train.num_epochs={config.train.num_epochs}."
+        )
+    names = [name for name, _ in config.train.mesh]
+    sizes = [size for _, size in config.train.mesh]
+    if (
+        "data" not in names
+        or len(set(names)) != len(names)
+        or sizes.count(-1) > 1
+        or any(s == 0 or s < -1 for s in sizes)
+    ):
+        raise ValueError(
+            f"train.mesh must hold the axis 'data', each axis once, with sizes >= 1 and at most one -1, "
+            f"received train.mesh={config.train.mesh}."
+        )
