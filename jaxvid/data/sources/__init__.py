@@ -1,0 +1,1 @@
+"""Readers of file layouts: ``(root, split, **options) -> VideoDataset``, one file each."""
