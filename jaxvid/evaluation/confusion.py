@@ -1,0 +1,99 @@
+"""The picture of a confusion matrix, readable for two classes and for four hundred."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+MAX_ANNOTATED = 20
+"""Up to this many classes every cell that is not empty shows its number."""
+MAX_NAMED = 60
+"""Up to this many classes the axes show the classes' names; beyond, their numbers."""
+
+
+def draw_confusion(confusion: np.ndarray, class_names: Sequence[str], *, title: str = "") -> Figure:
+    """Draws a confusion matrix whose rows are shares of the true class.
+
+    A class without clips has a grey row; clips without a prediction make a row sum to less than 1. Names are shown
+    literally (a dollar sign starts no formula) and shortened to 24 characters; a name that the font cannot write is
+    replaced by its number.
+
+    Args:
+      confusion: ``int[K K+1]`` as in :class:`~jaxvid.evaluation.metrics.ClassificationState`: true class by predicted
+        class, and the clips without a prediction in the last column.
+      class_names: the ``K`` names.
+      title: a line above the picture.
+
+    Returns:
+      A figure that belongs to no window; ``figure.savefig(path)`` writes it.
+
+    Raises:
+      ValueError: the shapes do not fit together.
+    """
+    from matplotlib import colormaps
+    from matplotlib.colors import PowerNorm
+    from matplotlib.figure import Figure
+
+    K = len(class_names)
+    if confusion.shape != (K, K + 1):
+        raise ValueError(
+            f"confusion must be int[K K+1] with K={K}, the number of class_names, received {list(confusion.shape)}."
+        )
+    side = np.clip(0.42 * K, 3.2, 11.0) if K <= MAX_NAMED else 10.0  # inches of the matrix alone
+    figure = Figure(figsize=(side + 3.2, side + 2.4), layout="constrained")
+    axes = figure.add_subplot()
+    totals = confusion.sum(axis=1, keepdims=True)
+    shares = np.where(totals > 0, confusion[:, :K] / np.maximum(totals, 1), np.nan)
+    # Without numbers in the cells, the root makes a mistake of a few per cent visible.
+    norm = PowerNorm(1.0 if K <= MAX_ANNOTATED else 0.5, vmin=0, vmax=1)
+    image = axes.imshow(shares, norm=norm, cmap=colormaps["Blues"].with_extremes(bad="0.85"), aspect="equal")
+    bar = figure.colorbar(image, ax=axes, shrink=0.8)
+    bar.set_label("share of the true class's clips")
+    axes.set_xlabel("predicted class")
+    axes.set_ylabel("true class")
+    axes.set_title(title, parse_math=False)
+    _name_axes(axes, class_names)
+    if K <= MAX_ANNOTATED:
+        _annotate(axes, shares)
+    return figure
+
+
+def _name_axes(axes: Axes, class_names: Sequence[str]) -> None:
+    K = len(class_names)
+    if K > MAX_NAMED:
+        axes.set_xlabel("predicted class (number)")
+        axes.set_ylabel("true class (number)")
+        return
+    labels = [_writable(name, k) for k, name in enumerate(class_names)]
+    size = 10 if K <= 20 else 8 if K <= 40 else 6
+    axes.set_xticks(
+        range(K), labels, rotation=45 if K <= 20 else 90, ha="right" if K <= 20 else "center", fontsize=size
+    )
+    axes.set_yticks(range(K), labels, fontsize=size)
+    for label in (*axes.get_xticklabels(), *axes.get_yticklabels()):
+        label.set_parse_math(False)
+        label.set_rotation_mode("anchor" if K <= 20 else "default")
+
+
+def _annotate(axes: Axes, shares: np.ndarray) -> None:
+    size = 10 if len(shares) <= 10 else 7
+    for (row, column), share in np.ndenumerate(shares):
+        if share > 0:  # neither an empty cell nor the row of a class without clips
+            colour = "white" if share > 0.55 else "black"
+            axes.text(column, row, f"{share:.2f}", ha="center", va="center", color=colour, fontsize=size)
+
+
+def _writable(name: str, number: int, limit: int = 24) -> str:
+    """The name, shortened, or ``class 7`` when the picture's font lacks one of its characters."""
+    from matplotlib.font_manager import FontProperties, findfont, get_font
+
+    short = name if len(name) <= limit else name[: limit - 1] + "…"
+    font = get_font(findfont(FontProperties()))
+    known = all(character.isprintable() and font.get_char_index(ord(character)) for character in short)
+    return short if known and short.strip() else f"class {number}"
