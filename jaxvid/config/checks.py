@@ -75,6 +75,11 @@ def _rules(config: Config) -> Iterator[tuple[str, str, bool]]:
 
 def _check_combinations(config: Config) -> None:
     data, evaluation, model = config.data, config.eval, config.model
+    if data.folds and not all("{fold}" in split for split in (data.train_split, data.eval_split)):
+        raise ValueError(
+            f"data.train_split and data.eval_split must hold '{{fold}}' when data.folds is set, received "
+            f"data.train_split={data.train_split!r} and data.eval_split={data.eval_split!r}."
+        )
     if data.crop_size > data.short_side[0]:
         raise ValueError(
             f"data.crop_size must be <= data.short_side[0], because a crop is cut out of the resized frame, "

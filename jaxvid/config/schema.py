@@ -44,8 +44,9 @@ class DataConfig:
     name: str = "motion"  # a name of jaxvid.data.DATASETS
     root: str = ""  # folder of the data set; empty: the default place of an embedded one
     annotations: str = ""  # annotation file (CSV or split file) of the data sets that need one
-    train_split: str = "train"
+    train_split: str = "train"  # with `folds`, both split names hold "{fold}"
     eval_split: str = "val"
+    folds: tuple[str, ...] = ()  # cross-validation: one run per fold, in WORKDIR/FOLD, and one report over all
     val_fraction: float = 0.0  # folder data without val/: this share of each class is held out
     num_frames: int = 16
     frame_stride: int = 1

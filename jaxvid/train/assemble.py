@@ -1,0 +1,103 @@
+"""From a config to the parts of a run: data sets, clip recipes and the model."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import flax.linen as nn
+
+from jaxvid import data, models
+from jaxvid.config import Config
+from jaxvid.data.pipeline import EvalClips, TrainClips
+from jaxvid.data.records import VideoDataset
+
+
+def open_dataset(config: Config, split: str) -> VideoDataset:
+    """One split of the configured data set.
+
+    Raises:
+      ValueError: the data set's name is unknown or the split holds no video.
+    """
+    dataset = data.open_dataset(
+        config.data.name,
+        config.data.root,
+        split,
+        annotations=config.data.annotations,
+        val_fraction=config.data.val_fraction,
+    )
+    if not len(dataset):
+        raise ValueError(f"split {split!r} of data.name={config.data.name!r} must hold at least 1 video, received 0.")
+    return dataset
+
+
+def build_model(config: Config, num_classes: int) -> nn.Module:
+    """The configured network with ``num_classes`` outputs."""
+    model = config.model
+    options: dict[str, Any] = {
+        "width": model.width,
+        "dropout": model.dropout,
+        "dtype": model.dtype,
+        "conv": model.conv,
+    }
+    if model.name.startswith("srtg_"):
+        options |= dataclasses.asdict(model.srtg)
+    return models.build(model.name, num_classes, **options)
+
+
+def train_clips(config: Config, class_names: tuple[str, ...]) -> TrainClips:
+    """How training clips are cut out."""
+    return TrainClips(
+        num_frames=config.data.num_frames,
+        frame_stride=config.data.frame_stride,
+        sampler=config.data.sampler,
+        short_side=config.data.short_side,
+        crop_size=config.data.crop_size,
+        flip=config.data.flip,
+        mirror=mirrored_labels(config.data.mirror, class_names),
+    )
+
+
+def eval_clips(config: Config) -> EvalClips:
+    """How the views of an evaluation are cut out."""
+    return EvalClips(
+        num_frames=config.data.num_frames,
+        frame_stride=config.data.frame_stride,
+        num_clips=config.eval.num_clips,
+        num_crops=config.eval.num_crops,
+        short_side=config.eval.short_side,
+        crop_size=config.eval.crop_size,
+        frame_order=config.eval.frame_order,
+    )
+
+
+def mirrored_labels(pairs: tuple[str, ...], class_names: tuple[str, ...]) -> tuple[int, ...] | None:
+    """The label of each class after a horizontal flip, or None where a flip changes no label.
+
+    >>> mirrored_labels(("left=right",), ("left", "right", "up"))
+    (1, 0, 2)
+    """
+    if not pairs:
+        return None
+    labels = list(range(len(class_names)))
+    for pair in pairs:
+        names = pair.split("=")
+        for name in names:
+            if name not in class_names:
+                raise ValueError(f"data.mirror must name classes of the data set, received {name!r} in {pair!r}.")
+        a, b = (class_names.index(name) for name in names)
+        labels[a], labels[b] = b, a
+    return tuple(labels)
+
+
+def preprocessing(config: Config) -> dict[str, Any]:
+    """What turns a video into the network's input; travels in every checkpoint."""
+    return {
+        "color": "RGB",
+        "mean": list(config.data.mean),
+        "std": list(config.data.std),
+        "num_frames": config.data.num_frames,
+        "frame_stride": config.data.frame_stride,
+        "short_side": config.eval.short_side,
+        "crop_size": config.eval.crop_size,
+    }

@@ -1,0 +1,57 @@
+"""Cross-validation: one run per fold, then one report over the predictions of all of them."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+
+from jaxvid import evaluation
+from jaxvid.config import Config
+from jaxvid.train.loop import train
+from jaxvid.train.run import evaluate_run
+from jaxvid.train.writers import LoggingProgress, Progress
+
+
+@dataclass(frozen=True)
+class FoldsResult:
+    """What cross-validation leaves: clip accuracy over all folds, the mean over folds, and each fold's own."""
+
+    workdir: Path
+    metrics: dict[str, float]
+    per_fold: dict[str, float]
+    finished: bool
+
+
+def fold_config(config: Config, fold: str) -> Config:
+    """The config of one fold: both split names with ``{fold}`` filled in."""
+    names = {field: getattr(config.data, field).replace("{fold}", fold) for field in ("train_split", "eval_split")}
+    return dataclasses.replace(config, data=dataclasses.replace(config.data, **names, folds=()))
+
+
+def cross_validate(config: Config, workdir: str | Path, *, progress: Progress | None = None) -> FoldsResult:
+    """Trains ``config.data.folds`` one after the other in ``workdir/FOLD`` and pools their predictions.
+
+    A finished fold is not trained again, so a stopped cross-validation goes on where it was. Every fold is measured
+    with its last weights: no checkpoint is chosen by its test score.
+
+    Returns:
+      ``metrics`` over all clips of all folds (each clip is tested once, by the fold that did not train on it), with
+      ``fold_mean_top1`` beside the clip-averaged ``top1``.
+    """
+    workdir, progress = Path(workdir), progress or LoggingProgress()
+    per_fold, parts = {}, []
+    for number, fold in enumerate(config.data.folds, start=1):
+        progress.message(f"Fold {fold}, {number} of {len(config.data.folds)}.")
+        result = train(fold_config(config, fold), workdir / fold, progress=progress)
+        if not result.finished:
+            return FoldsResult(workdir, {}, per_fold, finished=False)
+        evaluated = evaluate_run(workdir / fold, progress=progress)
+        per_fold[fold] = evaluated.metrics["top1"]
+        parts.append(evaluation.load_predictions(evaluated.output / "predictions.npz"))
+    pooled, names = evaluation.concatenate(parts)
+    class_names = evaluated.run.class_names
+    metrics = evaluation.summarize(pooled, class_names)
+    metrics["fold_mean_top1"] = sum(per_fold.values()) / len(per_fold)
+    evaluation.write_report(workdir, pooled, metrics | {"per_fold": per_fold}, class_names, names=names)
+    return FoldsResult(workdir, metrics, per_fold, finished=True)

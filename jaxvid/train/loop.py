@@ -1,0 +1,303 @@
+"""The training loop: ``train(config, workdir)`` from the first batch to the last checkpoint.
+
+The run folder is the whole state of a run. Calling :func:`train` on a folder that holds checkpoints goes on from the
+newest usable one, and since the data stream is a function of (seed, position), the losses and the record ids that
+follow are those of a run that was never stopped.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from jaxvid import config as config_lib
+from jaxvid import data, evaluation, paths
+from jaxvid.config import Config
+from jaxvid.data.records import VideoDataset
+from jaxvid.train import assemble, optim, sharding
+from jaxvid.train.checkpoint import Checkpointer
+from jaxvid.train.compilations import count_compilations
+from jaxvid.train.plan import Plan
+from jaxvid.train.recorder import Recorder
+from jaxvid.train.state import TrainState, create_state
+from jaxvid.train.step import make_apply, make_train_step
+from jaxvid.train.writers import LoggingProgress, Progress
+from jaxvid.types import Apply
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What :func:`train` leaves: the folder, the last step, the last evaluation, and whether the run is complete."""
+
+    workdir: Path
+    step: int
+    metrics: dict[str, float]
+    finished: bool
+
+
+def train(config: Config, workdir: str | Path, *, progress: Progress | None = None) -> TrainResult:
+    """Trains, or goes on training, one network.
+
+    Args:
+      config: the checked configuration.
+      workdir: the run folder; made when absent, resumed when it holds checkpoints.
+      progress: told of every step, epoch and message; logs by default.
+
+    Returns:
+      The :class:`TrainResult`; ``finished`` is False when SIGTERM or Ctrl-C ended the run early (its state is saved).
+
+    Raises:
+      ValueError: the config does not fit the data, the devices or the run that the folder holds.
+      NonFiniteLossError: the loss was not finite; the message and ``nonfinite.json`` name the batch's clips.
+      TooManyBadVideosError: more videos than ``data.max_bad_fraction`` could not be decoded.
+    """
+    workdir = Path(workdir)
+    progress = progress or LoggingProgress()
+    with ExitStack() as stack:
+        stack.enter_context(_only_one_process(workdir))
+        stop = stack.enter_context(_stop_signals())
+        paths.enable_compilation_cache()
+        count_compilations()
+
+        train_set, eval_set = _open_splits(config)
+        plan = Plan.of(config, len(train_set))
+        mesh = sharding.make_mesh(config.train.mesh)
+        model = assemble.build_model(config, len(train_set.class_names))
+        schedule = optim.make_schedule(
+            config.schedule,
+            config.optimizer,
+            batch_size=config.train.batch_size,
+            steps_per_epoch=plan.steps_per_epoch,
+            total_steps=plan.total_steps,
+        )
+        optimizer = optim.make_optimizer(config.optimizer, schedule)
+        state = create_state(
+            model,
+            (config.data.num_frames, config.data.crop_size, config.data.crop_size),
+            optimizer,
+            seed=config.train.seed,
+            ema=config.optimizer.ema_decay > 0,
+        )
+        state = sharding.replicate(state, mesh)
+        saver = stack.enter_context(
+            Checkpointer(
+                workdir / "checkpoints", keep_last=config.checkpoint.keep_last, keep_best=config.checkpoint.keep_best
+            )
+        )
+        state, start, results = _resume(saver, state, config, train_set.class_names, plan, progress)
+        _save_config(config, workdir)
+        recorder = stack.enter_context(
+            Recorder(workdir, plan, progress, names=train_set, start=start, tensorboard=config.train.tensorboard)
+        )
+        evaluate = _Evaluator(
+            config, eval_set, make_apply(model, mean=config.data.mean, std=config.data.std), mesh, workdir
+        )
+        step_fn = make_train_step(
+            model,
+            optimizer,
+            schedule,
+            mean=config.data.mean,
+            std=config.data.std,
+            label_smoothing=config.train.label_smoothing,
+            ema_decay=config.optimizer.ema_decay,
+            mesh=mesh,
+        )
+        meta = {
+            "config": config_lib.to_dict(config),
+            "class_names": list(train_set.class_names),
+            "preprocessing": assemble.preprocessing(config),
+        }
+
+        def save(step: int, metrics: dict[str, float] | None = None) -> None:
+            position = min(step * plan.batch_size, plan.total_clips)
+            saver.save(step, state, meta | {"data_position": position, "results": results}, metrics=metrics)
+
+        progress.start(step=start, total_steps=plan.total_steps)
+        batches = _training_batches(config, train_set, plan, start, workdir)
+        stack.callback(batches.close)
+        step = start
+        while step < plan.total_steps:
+            waiting = time.perf_counter()
+            batch = next(batches)
+            waited = time.perf_counter() - waiting
+            step += 1
+            state, metrics = step_fn(state, sharding.put(batch, mesh))
+            recorder.step(step, metrics, waited=waited)
+            if plan.evaluates_after(step):
+                recorder.flush()
+                results = evaluate(state, progress)
+                recorder.evaluation(step, results, num_traces=step_fn.num_traces)
+                save(step, metrics={f"eval/{name}": value for name, value in results.items()})
+            elif plan.saves_after(step) or stop.is_set():
+                recorder.flush()
+                save(step)
+            if stop.is_set():
+                break
+        saver.wait()
+    finished = step >= plan.total_steps
+    if not finished:
+        progress.message(f"Stopped by a signal after step {step}; the state is saved and the same command goes on.")
+    return TrainResult(workdir, step, results, finished)
+
+
+class _Evaluator:
+    """Evaluates a state on the evaluation split, always with the same compiled program."""
+
+    def __init__(self, config: Config, dataset: VideoDataset, apply: Apply, mesh: jax.sharding.Mesh, workdir: Path):
+        self.config, self.dataset, self.apply, self.mesh, self.workdir = config, dataset, apply, mesh, workdir
+
+    def __call__(self, state: TrainState, progress: Progress) -> dict[str, float]:
+        """Metrics by name, without a prefix."""
+        params = state.params if state.ema_params is None else state.ema_params
+        predictions = evaluation.evaluate(
+            self.apply,
+            {"params": params, "batch_stats": state.batch_stats},
+            evaluation_batches(self.config, self.dataset, self.workdir),
+            num_classes=len(self.dataset.class_names),
+            put=lambda batch: sharding.put(batch, self.mesh),
+            progress=progress.evaluating(len(self.dataset)),
+        )
+        return evaluation.summarize(predictions, self.dataset.class_names)
+
+
+def evaluation_batches(config: Config, dataset: VideoDataset, folder: Path | None) -> Iterator[data.Batch]:
+    """Every video of the split once, with its views; bad ones are noted in ``folder/quarantine.jsonl``."""
+    return data.eval_batches(
+        dataset,
+        assemble.eval_clips(config),
+        batch_size=config.eval.batch_size,
+        num_workers=config.data.num_workers,
+        shard=(jax.process_index(), jax.process_count()),
+        quarantine=_quarantine(config, folder),
+        seed=config.train.seed,
+    )
+
+
+def _training_batches(config: Config, dataset: VideoDataset, plan: Plan, start: int, workdir: Path) -> Any:
+    return data.train_batches(
+        dataset,
+        assemble.train_clips(config, dataset.class_names),
+        batch_size=plan.batch_size,
+        seed=config.train.seed,
+        num_clips_total=plan.total_clips,
+        position=start * plan.batch_size,
+        num_workers=config.data.num_workers,
+        shard=(jax.process_index(), jax.process_count()),
+        quarantine=_quarantine(config, workdir),
+    )
+
+
+def _quarantine(config: Config, folder: Path | None) -> data.Quarantine:
+    path = None if folder is None else folder / "quarantine.jsonl"
+    return data.Quarantine(path, config.data.max_bad_fraction)
+
+
+def _open_splits(config: Config) -> tuple[VideoDataset, VideoDataset]:
+    train_set = assemble.open_dataset(config, config.data.train_split)
+    eval_set = assemble.open_dataset(config, config.data.eval_split)
+    if train_set.class_names != eval_set.class_names:
+        differ = sorted(set(train_set.class_names) ^ set(eval_set.class_names)) or "their order"
+        raise ValueError(
+            f"splits {config.data.train_split!r} and {config.data.eval_split!r} must have the same classes, "
+            f"received {len(train_set.class_names)} and {len(eval_set.class_names)} that differ in {differ}."
+        )
+    return train_set, eval_set
+
+
+def _resume(
+    saver: Checkpointer,
+    state: TrainState,
+    config: Config,
+    class_names: tuple[str, ...],
+    plan: Plan,
+    progress: Progress,
+) -> tuple[TrainState, int, dict[str, float]]:
+    """The newest usable state of the folder, its step and its last evaluation; the given state where there is none."""
+    restored = saver.restore(state)
+    if restored is None:
+        return state, 0, {}
+    _check_same_run(config, class_names, restored.meta)
+    step = int(restored.step)
+    progress.message(f"Resuming after step {step} of {plan.total_steps}.")
+    return restored.state, step, restored.meta["results"]
+
+
+_FREE_TO_CHANGE = (
+    "checkpoint.",
+    "eval.",
+    "data.num_workers",
+    "data.root",
+    "data.max_bad_fraction",
+    "train.tensorboard",
+)
+
+
+def _check_same_run(config: Config, class_names: tuple[str, ...], meta: dict[str, Any]) -> None:
+    """A run that goes on with another recipe would be a third run that no config describes."""
+    if list(class_names) != meta["class_names"]:
+        raise ValueError(
+            f"the data set must have the classes that this run was begun with, "
+            f"received {list(class_names)} instead of {meta['class_names']}."
+        )
+    then, now = config_lib.flatten(config_lib.load(meta["config"])), config_lib.flatten(config)
+    for name, value in now.items():
+        if value != then[name] and not name.startswith(_FREE_TO_CHANGE) and name != "train.mesh":
+            raise ValueError(
+                f"{name} must stay {then[name]!r}, with which this run was begun, received {value!r}; "
+                f"choose another --workdir for another recipe."
+            )
+
+
+def _save_config(config: Config, workdir: Path) -> None:
+    if jax.process_index() == 0:
+        text = json.dumps(config_lib.to_dict(config), indent=2)
+        (workdir / "config.json").write_text(f"{text}\n", encoding="utf-8")
+
+
+@contextmanager
+def _only_one_process(workdir: Path) -> Iterator[None]:
+    """Holds the folder's lock: two processes that write one run would destroy it. The kernel frees it on any death."""
+    import fcntl
+
+    workdir.mkdir(parents=True, exist_ok=True)
+    with (workdir / f".lock-{jax.process_index()}").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise ValueError(
+                f"--workdir must not be in use, received {workdir}, which another process trains in."
+            ) from error
+        yield
+
+
+@contextmanager
+def _stop_signals() -> Iterator[threading.Event]:
+    """An event that SIGTERM and the first Ctrl-C set, so that the step under way ends and the state is saved."""
+    event = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield event
+        return
+
+    def on_signal(number: int, frame: object) -> None:
+        if event.is_set() and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        event.set()
+
+    before = {number: signal.signal(number, on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield event
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

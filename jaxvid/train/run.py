@@ -1,0 +1,143 @@
+"""A finished (or unfinished) run read back: its config, classes and network, ready to be evaluated."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import flax.linen as nn
+
+from jaxvid import config as config_lib
+from jaxvid import evaluation, paths
+from jaxvid.config import Config
+from jaxvid.train import assemble, sharding
+from jaxvid.train.checkpoint import load_for_evaluation
+from jaxvid.train.loop import evaluation_batches
+from jaxvid.train.step import make_apply
+from jaxvid.train.writers import LoggingProgress, Progress
+from jaxvid.types import Apply, Variables
+
+CHANGEABLE = (
+    "eval.",
+    "data.root",
+    "data.annotations",
+    "data.eval_split",
+    "data.val_fraction",
+    "data.num_workers",
+    "data.max_bad_fraction",
+    "model.dtype",
+    "model.conv",
+    "train.mesh",
+)
+"""Fields that an evaluation may override; all others are what the network was trained with."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One checkpoint: everything that its evaluation needs."""
+
+    checkpoint: Path
+    step: int
+    config: Config
+    class_names: tuple[str, ...]
+    model: nn.Module
+    apply: Apply
+    variables: Variables
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """An evaluation of a run: where it was written, its metrics and its per-class table."""
+
+    run: Run
+    output: Path
+    metrics: dict[str, Any]
+    table: str
+
+
+def load_run(checkpoint: str | Path, overrides: dict[str, Any] | None = None, *, best: bool = False) -> Run:
+    """Restores a run's newest checkpoint (or its best one) onto the devices that are here.
+
+    Args:
+      checkpoint: the run folder, its ``checkpoints`` folder, or one step in it.
+      overrides: dotted config fields that an evaluation may change (:data:`CHANGEABLE`).
+      best: the checkpoint with the highest ``eval/top1`` instead of the newest.
+    """
+    for name in overrides or {}:
+        if not name.startswith(CHANGEABLE) and name in config_lib.flatten(Config()):
+            raise ValueError(
+                f"{name} may not be changed at evaluation, because the network was trained with it; "
+                f"the fields that may are {', '.join(c + '*' if c.endswith('.') else c for c in CHANGEABLE)}."
+            )
+    variables, meta = load_for_evaluation(checkpoint, best=best)
+    config = config_lib.load(meta["config"], overrides)
+    model = assemble.build_model(config, len(meta["class_names"]))
+    return Run(
+        checkpoint=Path(checkpoint),
+        step=int(meta["step"]),
+        config=config,
+        class_names=tuple(meta["class_names"]),
+        model=model,
+        apply=make_apply(model, mean=meta["preprocessing"]["mean"], std=meta["preprocessing"]["std"]),
+        variables=variables,
+    )
+
+
+def evaluate_run(
+    checkpoint: str | Path,
+    output: str | Path | None = None,
+    overrides: dict[str, Any] | None = None,
+    *,
+    best: bool = False,
+    progress: Progress | None = None,
+) -> Evaluated:
+    """Evaluates a checkpoint and writes metrics, per-class table, confusion matrix and predictions.
+
+    Args:
+      checkpoint: as in :func:`load_run`.
+      output: folder of the results; ``RUN/eval`` by default.
+      overrides: as in :func:`load_run`, for example ``{"eval.num_clips": 10, "eval.num_crops": 3}``.
+      best: as in :func:`load_run`.
+      progress: told how far the evaluation is.
+
+    Raises:
+      ValueError: the checkpoint, a field or the data set does not fit.
+    """
+    paths.enable_compilation_cache()
+    progress = progress or LoggingProgress()
+    run = load_run(checkpoint, overrides, best=best)
+    dataset = assemble.open_dataset(run.config, run.config.data.eval_split)
+    if dataset.class_names != run.class_names:
+        raise ValueError(
+            f"the data set must have the {len(run.class_names)} classes of the checkpoint {list(run.class_names)}, "
+            f"received {list(dataset.class_names)}."
+        )
+    folder = Path(output) if output is not None else _run_folder(run.checkpoint) / "eval"
+    folder.mkdir(parents=True, exist_ok=True)
+    mesh = sharding.make_mesh(run.config.train.mesh)
+    predictions = evaluation.evaluate(
+        run.apply,
+        sharding.replicate(run.variables, mesh),
+        evaluation_batches(run.config, dataset, folder),
+        num_classes=len(run.class_names),
+        put=lambda batch: sharding.put(batch, mesh),
+        progress=progress.evaluating(len(dataset)),
+    )
+    metrics = evaluation.summarize(predictions, run.class_names)
+    table = evaluation.write_report(
+        folder,
+        predictions,
+        metrics | {"checkpoint_step": run.step, "views": run.config.eval.num_clips * run.config.eval.num_crops},
+        run.class_names,
+        names=[record.name for record in dataset.records],
+    )
+    return Evaluated(run, folder, metrics, table)
+
+
+def _run_folder(checkpoint: Path) -> Path:
+    """The run folder that a checkpoint path lies in."""
+    for folder in (checkpoint, *checkpoint.parents):
+        if (folder / "checkpoints").is_dir():
+            return folder
+    return checkpoint
