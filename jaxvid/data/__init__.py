@@ -20,6 +20,7 @@ from jaxvid.data.sources.hmdb51 import read_hmdb51
 from jaxvid.data.sources.kinetics import read_kinetics
 from jaxvid.data.sources.srtg_csv import read_srtg_csv
 from jaxvid.data.sources.ucf101 import read_ucf101
+from jaxvid.data.sources.ut_interaction import read_ut_interaction
 
 __all__ = ["DATASETS", "BadVideoError", "DatasetError", "VideoDataset", "VideoRecord", "open_dataset"]
 
@@ -45,6 +46,7 @@ DATASETS: Mapping[str, Callable[..., VideoDataset]] = MappingProxyType(
         "srtg_csv": read_srtg_csv,
         "tfds": _tfds,
         "ucf101": read_ucf101,
+        "ut_interaction": read_ut_interaction,
     }
 )
 """Name -> reader. Read-only; a new data set is one file in ``sources/`` or ``datasets/`` and one line here."""
