@@ -37,7 +37,11 @@ class Predictions:
     scores: np.ndarray
 
     def __post_init__(self):
-        n, _, K = _checked_shape(self.logits)
+        if self.logits.ndim != 3:
+            raise ValueError(f"logits must be float32[n V K], received the shape {self.logits.shape}.")
+        if self.decoded.dtype != bool:  # as integers they would index instead of select
+            raise ValueError(f"decoded must be bool[n], received {self.decoded.dtype}.")
+        n, _, K = self.logits.shape
         for name, shape in {"ids": (n,), "labels": (n,), "decoded": (n,), "scores": (n, K)}.items():
             received = getattr(self, name).shape
             if received != shape:
@@ -113,8 +117,8 @@ def mean_scores(logits: np.ndarray) -> np.ndarray:
     Returns:
       ``float32[n K]``; each row sums to 1.
 
-    >>> mean_scores(np.log([[[0.5, 0.5], [0.9, 0.1]]])).round(3).tolist()
-    [[0.7..., 0.3...]]
+    >>> mean_scores(np.log([[[0.5, 0.5], [0.9, 0.1]]])).astype(float).round(3).tolist()
+    [[0.7, 0.3]]
     """
     return _softmax(logits).mean(axis=1, dtype=np.float32)
 
@@ -200,13 +204,6 @@ def _join(parts: list[dict[str, np.ndarray]], num_clips: int | None) -> Predicti
 def _softmax(logits: np.ndarray) -> np.ndarray:
     powers = np.exp(logits - logits.max(axis=-1, keepdims=True), dtype=np.float32)
     return powers / powers.sum(axis=-1, keepdims=True)
-
-
-def _checked_shape(logits: np.ndarray) -> tuple[int, int, int]:
-    if logits.ndim != 3:
-        raise ValueError(f"logits must be float32[n V K], received the shape {logits.shape}.")
-    n, V, K = logits.shape
-    return n, V, K
 
 
 def _few(ids: np.ndarray, limit: int = 10) -> str:
