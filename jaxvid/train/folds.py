@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from jaxvid import evaluation
 from jaxvid.config import Config
 from jaxvid.train.loop import train
-from jaxvid.train.run import evaluate_run
+from jaxvid.train.run import Evaluated, evaluate_run
 from jaxvid.train.writers import LoggingProgress, Progress
 
 
 @dataclass(frozen=True)
 class FoldsResult:
-    """What cross-validation leaves: clip accuracy over all folds, the mean over folds, and each fold's own."""
+    """What cross-validation leaves: metrics over all clips, and the accuracy of each fold."""
 
     workdir: Path
-    metrics: dict[str, float]
+    metrics: dict[str, Any]
     per_fold: dict[str, float]
     finished: bool
 
@@ -40,18 +44,32 @@ def cross_validate(config: Config, workdir: str | Path, *, progress: Progress | 
       ``fold_mean_top1`` beside the clip-averaged ``top1``.
     """
     workdir, progress = Path(workdir), progress or LoggingProgress()
-    per_fold, parts = {}, []
+    done: list[Evaluated] = []
     for number, fold in enumerate(config.data.folds, start=1):
         progress.message(f"Fold {fold}, {number} of {len(config.data.folds)}.")
         result = train(fold_config(config, fold), workdir / fold, progress=progress)
         if not result.finished:
-            return FoldsResult(workdir, {}, per_fold, finished=False)
-        evaluated = evaluate_run(workdir / fold, progress=progress)
-        per_fold[fold] = evaluated.metrics["top1"]
-        parts.append(evaluation.load_predictions(evaluated.output / "predictions.npz"))
-    pooled, names = evaluation.concatenate(parts)
-    class_names = evaluated.run.class_names
-    metrics = evaluation.summarize(pooled, class_names)
+            return FoldsResult(workdir, {}, {}, finished=False)
+        done.append(evaluate_run(workdir / fold, progress=progress))
+    per_fold = {fold: float(part.metrics["top1"]) for fold, part in zip(config.data.folds, done, strict=True)}
+    class_names = done[0].run.class_names
+    predictions = pool([part.predictions for part in done])
+    metrics = evaluation.summarize(predictions, class_names)
     metrics["fold_mean_top1"] = sum(per_fold.values()) / len(per_fold)
-    evaluation.write_report(workdir, pooled, metrics | {"per_fold": per_fold}, class_names, names=names)
+    evaluation.write_report(
+        workdir,
+        predictions,
+        metrics | {"per_fold": per_fold},
+        class_names,
+        clip_names=[name for part in done for name in part.clip_names],
+    )
     return FoldsResult(workdir, metrics, per_fold, finished=True)
+
+
+def pool(parts: Sequence[evaluation.Predictions]) -> evaluation.Predictions:
+    """The predictions of disjoint test sets as those of one set; ids are counted on from part to part."""
+    fields = {name: np.concatenate([getattr(part, name) for part in parts]) for name in _FIELDS}
+    return evaluation.Predictions(ids=np.arange(len(fields["labels"]), dtype=np.int32), **fields)
+
+
+_FIELDS = ("labels", "decoded", "logits", "scores")

@@ -168,6 +168,7 @@ class _Evaluator:
             num_classes=len(self.dataset.class_names),
             put=lambda batch: sharding.put(batch, self.mesh),
             progress=progress.evaluating(len(self.dataset)),
+            num_clips=len(self.dataset),
         )
         return evaluation.summarize(predictions, self.dataset.class_names)
 

@@ -48,12 +48,18 @@ class Run:
 
 @dataclass(frozen=True)
 class Evaluated:
-    """An evaluation of a run: where it was written, its metrics and its per-class table."""
+    """An evaluation of a run: what it found and where that was written."""
 
     run: Run
     output: Path
+    predictions: evaluation.Predictions
+    clip_names: list[str]
     metrics: dict[str, Any]
-    table: str
+
+    @property
+    def table(self) -> str:
+        """The per-class table as text."""
+        return evaluation.format_per_class(evaluation.per_class(self.predictions, self.run.class_names))
 
 
 def load_run(checkpoint: str | Path, overrides: dict[str, Any] | None = None, *, best: bool = False) -> Run:
@@ -123,16 +129,14 @@ def evaluate_run(
         num_classes=len(run.class_names),
         put=lambda batch: sharding.put(batch, mesh),
         progress=progress.evaluating(len(dataset)),
+        num_clips=len(dataset),
     )
     metrics = evaluation.summarize(predictions, run.class_names)
-    table = evaluation.write_report(
-        folder,
-        predictions,
-        metrics | {"checkpoint_step": run.step, "views": run.config.eval.num_clips * run.config.eval.num_crops},
-        run.class_names,
-        names=[record.name for record in dataset.records],
-    )
-    return Evaluated(run, folder, metrics, table)
+    clip_names = [record.name for record in dataset]
+    settings = {"checkpoint_step": run.step, "num_views": run.config.eval.num_clips * run.config.eval.num_crops}
+    settings |= {"frame_order": run.config.eval.frame_order, "split": dataset.split}
+    evaluation.write_report(folder, predictions, metrics | settings, run.class_names, clip_names=clip_names)
+    return Evaluated(run, folder, predictions, clip_names, metrics)
 
 
 def _run_folder(checkpoint: Path) -> Path:
