@@ -1,0 +1,17 @@
+"""Pure functions on arrays: no state, no parameters of their own."""
+
+from jaxvid.ops.convolution import conv3d
+from jaxvid.ops.cyclic import cyclic_consistency, gate_product, soft_nearest_neighbor
+from jaxvid.ops.normalize import normalize_video
+from jaxvid.ops.recurrence import LayerWeights, recur, recur_reference
+
+__all__ = [
+    "LayerWeights",
+    "conv3d",
+    "cyclic_consistency",
+    "gate_product",
+    "normalize_video",
+    "recur",
+    "recur_reference",
+    "soft_nearest_neighbor",
+]
