@@ -1,0 +1,60 @@
+"""Does SRTG learn motion? Trains it and the plain network on `motion` over seeds; evaluates in order and shuffled."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from jaxvid import config as config_lib
+from jaxvid.train.loop import train
+from jaxvid.train.run import evaluate_run
+
+
+def motion(
+    config: str = "configs/motion.py",
+    *,
+    workdir: str | Path,
+    models: Sequence[str] = ("srtg_r3d_18", "r3d_18"),
+    seeds: Sequence[int] = (0, 1, 2),
+    overrides: dict[str, Any] | None = None,
+) -> Iterator[dict[str, Any]]:
+    """One line for each model and seed, then one for each model with mean, minimum and maximum.
+
+    Args:
+      config: a config file that takes the model's name as its argument.
+      workdir: folder of the runs, ``WORKDIR/MODEL-SEED``; finished ones are not trained again.
+      models: names of models.
+      seeds: one run for each.
+      overrides: dotted fields for all of them.
+    """
+    for name in models:
+        rows = []
+        for seed in seeds:
+            folder = Path(workdir) / f"{name}-{seed}"
+            fields = {**(overrides or {}), "train.seed": seed}
+            started = time.perf_counter()
+            train(config_lib.load(f"{config}:{name}", fields), folder)
+            seconds = time.perf_counter() - started
+            ordered = evaluate_run(folder)
+            shuffled = evaluate_run(folder, folder / "eval-shuffled", {"eval.frame_order": "shuffled"})
+            rows.append(
+                {
+                    "model": name,
+                    "width": ordered.run.config.model.width,
+                    "seed": seed,
+                    "top1": ordered.metrics["top1"],
+                    "top1_shuffled": shuffled.metrics["top1"],
+                    "chance": 1 / len(ordered.run.class_names),
+                    "num_clips": ordered.metrics["num_clips"],
+                    "train_seconds": round(seconds, 1),
+                }
+            )
+            yield rows[-1]
+        yield {"model": name, "seeds": list(seeds)} | {
+            f"{key}_{kind}": function(row[key] for row in rows)
+            for key in ("top1", "top1_shuffled")
+            for kind, function in (("mean", statistics.fmean), ("min", min), ("max", max))
+        }
