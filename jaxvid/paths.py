@@ -38,7 +38,7 @@ def enable_compilation_cache() -> Path | None:
     """
     import jax
 
-    chosen = jax.config.jax_compilation_cache_dir
+    chosen = jax.config.jax_compilation_cache_dir  # pyright: ignore[reportAttributeAccessIssue]
     if chosen:
         return Path(chosen)
     folder = cache_dir()
