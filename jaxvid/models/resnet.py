@@ -1,0 +1,224 @@
+"""One 3-D ResNet: r3d, r(2+1)d, wide and Hara's variants, each with SRTG in its blocks or without."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from jaxvid.models.residual import FactorisedConv, MakeModule, ResidualBlock, middle_channels
+from jaxvid.nn.convolution import Conv3D
+from jaxvid.nn.normalization import BatchNorm
+from jaxvid.nn.srtg import SRTG
+
+if TYPE_CHECKING:
+    from jaxtyping import Array, Float
+
+CONVS = ("auto", "direct", "folded")
+"""Formulations of the 3-D convolution; ``auto`` is the fastest one measured on the backend."""
+
+
+@dataclass(frozen=True)
+class SRTGOptions:
+    """What a block's SRTG is (see :class:`jaxvid.nn.srtg.SRTG`) and where it sits."""
+
+    cell: str = "lstm"
+    num_layers: int = 2
+    gate: str = "none"
+    gate_gradient: str = "hard"
+    init: str = "identity"
+    placement: str = "final"
+
+
+class Stem(nn.Module):
+    """The first convolution, 7x7 in space with stride 2, its BN and ReLU.
+
+    Attributes:
+      features: output channels.
+      frames: length of the kernel in time.
+      factorised: 1x7x7, BN, ReLU, Tx1x1.
+      middle: channels between the two of a factorised stem; ``None`` takes :func:`middle_channels`.
+      conv: makes a 3-D convolution.
+      norm: makes a normalisation.
+    """
+
+    features: int
+    frames: int
+    factorised: bool
+    middle: int | None
+    conv: MakeModule
+    norm: MakeModule
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "N T H W 3"], train: bool) -> Float[Array, "N T h w C"]:
+        """Convolves the video; time keeps its length."""
+        kernel_size, strides = (self.frames, 7, 7), (1, 2, 2)
+        if self.factorised:
+            middle = self.middle or middle_channels(x.shape[-1], self.features, kernel_size)
+            conv = FactorisedConv(self.features, middle, kernel_size, strides, self.conv, self.norm, name="conv")
+            x = conv(x, train)
+        else:
+            x = self.conv(self.features, kernel_size, strides, (self.frames // 2, 3, 3), name="conv")(x)
+        return _named_output(self, nn.relu(self.norm(name="norm")(x, not train)))
+
+
+class Stage(nn.Module):
+    """Residual blocks at one resolution, named ``block0``, ``block1``, …; the first one strides.
+
+    Attributes:
+      num_blocks: how many.
+      stride: of the first block, in time and space.
+      block: makes a residual block from ``stride`` and ``name``.
+    """
+
+    num_blocks: int
+    stride: int
+    block: MakeModule
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "N T H W C"], train: bool) -> Float[Array, "N t h w F"]:
+        """Applies the blocks in their order."""
+        for index in range(self.num_blocks):
+            x = self.block(stride=self.stride if index == 0 else 1, name=f"block{index}")(x, train)
+        return _named_output(self, x)
+
+
+class Head(nn.Module):
+    """Mean over time and space, dropout, linear classifier ``classifier``; everything in float32.
+
+    Attributes:
+      num_classes: outputs.
+      dropout: share of the features that a training step drops.
+    """
+
+    num_classes: int
+    dropout: float
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "N T H W C"], train: bool) -> Float[Array, "N K"]:
+        """Returns logits."""
+        x = jnp.mean(x.astype(jnp.float32), axis=(1, 2, 3))
+        x = nn.Dropout(self.dropout, name="dropout")(x, deterministic=not train)
+        classifier = nn.Dense(self.num_classes, kernel_init=nn.initializers.normal(0.01), name="classifier")
+        return _named_output(self, classifier(x))
+
+
+class ResNet3D(nn.Module):
+    """A 3-D ResNet (Hara et al. 2018; Tran et al. 2018; Stergiou and Poppe 2021).
+
+    ``stem``, max pool 3x3x3 with stride 2, ``stage1`` … ``stage4``, ``head``. The stages have ``width * widen`` times
+    1, 2, 4, 8 planes, and stages 2 to 4 halve time and space. Convolutions start Kaiming-normal (fan out), BN at 1 and
+    0, the classifier at N(0, 0.01) and 0.
+
+    The output of each of the six blocks can be captured (``capture_intermediates`` finds them by their names) and
+    differentiated: ``apply(..., mutable=["perturbations"])`` creates zeros under ``{block: {"output": …}}`` that are
+    added to the outputs, and the gradient with respect to them is the gradient with respect to the outputs.
+
+    Attributes:
+      num_classes: outputs ``K``.
+      stage_sizes: blocks of each stage.
+      bottleneck: blocks of three convolutions, not two.
+      factorised: (2+1)D convolutions.
+      width: channels of the stem and planes of stage 1, before ``widen``.
+      widen: factor on all planes and the stem (Hara's wide ResNet).
+      expansion: output channels of a bottleneck per plane.
+      base_width: channels of a bottleneck's 3x3x3 per 64 planes (and per group).
+      groups: groups of a bottleneck's 3x3x3.
+      stem_frames: length of the stem's kernel in time.
+      stem_middle: middle channels of a (2+1)D stem; ``None`` computes them.
+      shared_middle: see :class:`jaxvid.models.residual.ResidualBlock`.
+      dropout: before the classifier.
+      dtype: of the activations; parameters, statistics, recurrences and the head stay float32.
+      conv: one of :data:`CONVS`.
+      srtg: SRTG in every block, or ``None``.
+    """
+
+    num_classes: int
+    stage_sizes: tuple[int, ...]
+    bottleneck: bool
+    factorised: bool = False
+    width: int = 64
+    widen: int = 1
+    expansion: int = 1
+    base_width: int = 64
+    groups: int = 1
+    stem_frames: int = 3
+    stem_middle: int | None = 45
+    shared_middle: bool = True
+    dropout: float = 0.0
+    dtype: jax.typing.DTypeLike = jnp.float32
+    conv: str = "auto"
+    srtg: SRTGOptions | None = None
+
+    @nn.compact
+    def __call__(self, video: Float[Array, "N T H W 3"], train: bool = False) -> Float[Array, "N K"]:
+        """Classifies clips.
+
+        Args:
+          video: normalised RGB.
+          train: batch statistics and dropout (which needs ``rngs={"dropout": key}``).
+
+        Returns:
+          Logits in float32.
+
+        Raises:
+          ValueError: the video has another rank, dtype or number of channels, or is so small that a training step
+            would normalise a single value.
+        """
+        _check_video(video, train and not self.is_initializing())
+        conv = functools.partial(
+            Conv3D, implementation=None if self.conv == "auto" else self.conv, dtype=self.dtype, use_bias=False
+        )
+        norm = functools.partial(BatchNorm, dtype=self.dtype)
+        planes = self.width * self.widen
+        stem = Stem(planes, self.stem_frames, self.factorised, self.stem_middle, conv, norm, name="stem")
+        x = stem(video.astype(self.dtype), train)
+        x = nn.max_pool(x, (3, 3, 3), (2, 2, 2), ((1, 1), (1, 1), (1, 1)))
+        for index, num_blocks in enumerate(self.stage_sizes):
+            block = self._block(planes * 2**index, conv, norm)
+            x = Stage(num_blocks, 1 if index == 0 else 2, block, name=f"stage{index + 1}")(x, train)
+        return Head(self.num_classes, self.dropout, name="head")(x, train)
+
+    def _block(self, planes: int, conv: MakeModule, norm: MakeModule) -> MakeModule:
+        srtg, placement = None, "final"
+        if self.srtg is not None:
+            options = asdict(self.srtg)
+            placement = options.pop("placement")
+            # Linen modules have a method `init`, so SRTG's field has a longer name.
+            srtg = functools.partial(SRTG, dtype=self.dtype, initialization=options.pop("init"), **options)
+        return functools.partial(
+            ResidualBlock,
+            planes=planes,
+            bottleneck=self.bottleneck,
+            expansion=self.expansion,
+            inner=planes * self.base_width // 64 * self.groups,
+            groups=self.groups,
+            factorised=self.factorised,
+            shared_middle=self.shared_middle,
+            conv=conv,
+            norm=norm,
+            srtg=srtg,
+            placement=placement,
+        )
+
+
+def _named_output(module: nn.Module, x: Array) -> Array:
+    """Makes ``x`` differentiable by the module's name, and leaves no trace in freshly initialised variables."""
+    return x if module.is_initializing() else module.perturb("output", x)
+
+
+def _check_video(video: Array, train: bool) -> None:
+    if video.ndim != 5 or video.shape[-1] != 3 or min(video.shape) < 1:
+        raise ValueError(f"video must have the axes N T H W 3, each at least 1, received shape {video.shape}.")
+    if not jnp.issubdtype(video.dtype, jnp.floating):
+        raise ValueError(f"video must be normalised floating-point RGB, received dtype {video.dtype}.")
+    clips, frames, height, width, _ = video.shape
+    if train and clips * -(-frames // 16) * -(-height // 32) * -(-width // 32) == 1:
+        raise ValueError(
+            "video must leave more than one value per channel to BatchNorm in training "
+            f"(several clips, or more than 16 frames or 32 pixels), received shape {video.shape}."
+        )
