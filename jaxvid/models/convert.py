@@ -39,9 +39,9 @@ def convert_state_dict(
 ) -> dict[str, Any]:
     """Turns a torch state dict into the variables of the network of that name.
 
-    Networks named after Hara follow the names of Hara's code, the others those of the SRTG authors' code; an SRTG's cell
-    is found under ``sar.lstm`` (``sar.gru``, ``sar.rnn``). A leading ``module.`` (of ``DataParallel``) is dropped and
-    ``num_batches_tracked`` is ignored. Every other array is used exactly once.
+    Networks named after Hara follow the names of Hara's code, the others those of the SRTG authors' code; an SRTG's
+    cell is found under ``sar.lstm`` (``sar.gru``, ``sar.rnn``). A leading ``module.`` (of ``DataParallel``) is dropped
+    and ``num_batches_tracked`` is ignored. Every other array is used exactly once.
 
     Args:
       name: a name of :data:`jaxvid.models.MODELS`.

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def variable_shapes(model: nn.Module, clip: Size3 = (16, 32, 32)) -> Any:
-    """The shapes and dtypes of a network's variables, ``{"params": ..., "batch_stats": ...}``, without computing any."""
+    """The shapes and dtypes of a network's variables, ``{"params": ..., "batch_stats": ...}``; nothing is computed."""
     return jax.eval_shape(functools.partial(model.init, train=False), jax.random.key(0), _video(clip))
 
 

@@ -28,7 +28,7 @@ STAGE_SIZES: Mapping[int, tuple[int, ...]] = MappingProxyType(
 )
 """Blocks per stage of each depth. From 50 on the blocks are bottlenecks."""
 
-SRTG_REPO = "Stergiou & Poppe 2021 (SRTG), the authors' code"
+SRTG_REPO = "Stergiou & Poppe 2021, the authors' code"
 HARA_REPO = "Hara et al. 2018, the authors' code"
 
 
@@ -86,11 +86,20 @@ DTYPES = ("float32", "bfloat16", "float16")
 
 def builders() -> dict[str, Callable[..., ResNet3D]]:
     """Name -> builder of every network of :data:`FAMILIES`, each plain and with SRTG."""
-    plain = {family.name.format(depth): (family, depth) for family in FAMILIES for depth in family.depths}
+    return {name: partial(build_resnet, name, family, depth) for name, (family, depth) in _members().items()}
+
+
+def sources() -> dict[str, str]:
+    """Name -> where the network's definition comes from."""
+    return {name: family.source for name, (family, _) in _members().items()}
+
+
+def _members() -> dict[str, tuple[Family, int]]:
     return {
-        f"{prefix}{name}": partial(build_resnet, f"{prefix}{name}", family, depth)
+        f"{prefix}{family.name.format(depth)}": (family, depth)
         for prefix in ("", "srtg_")
-        for name, (family, depth) in plain.items()
+        for family in FAMILIES
+        for depth in family.depths
     }
 
 
