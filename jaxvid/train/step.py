@@ -1,0 +1,263 @@
+"""The compiled steps: one training update, and the apply function of an evaluation.
+
+Both take uint8 pixels and normalise them on the device. The batch is one global array split over the devices, so the
+loss and the BatchNorm statistics are those of the whole batch on any number of devices; the collectives that this
+needs come from the shardings.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import flax.linen as nn
+import flax.traverse_util
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxvid.ops.normalize import normalize_video
+from jaxvid.train import sharding
+from jaxvid.train.state import TrainState
+from jaxvid.types import Apply, Array, Batch, Variables
+
+Metrics = dict[str, jax.Array]
+
+
+def make_train_step(
+    model: nn.Module,
+    optimizer: optax.GradientTransformation,
+    schedule: optax.Schedule,
+    *,
+    mean: Sequence[float],
+    std: Sequence[float],
+    label_smoothing: float,
+    ema_decay: float,
+    mesh: jax.sharding.Mesh,
+) -> TrainStep:
+    """The training step ``(state, batch) -> (state, metrics)``, compiled at its first call.
+
+    The loss is the mean over the valid rows (``mask``) of the cross-entropy with the smoothed label
+    ``(1 - s) onehot + s / K`` (Szegedy et al. 2016, section 7), in float32. A row that is not valid has no weight in
+    ``loss``, ``top1`` and the gradient; and since BatchNorm and gates see every row, its pixels are replaced on the
+    device by those of the first valid row. Nothing but ``id`` depends on what an invalid row held.
+
+    The update is left out, and all of the state but ``step`` stays as it was, when no row is valid (the loss is
+    then 0) or when the loss, a gradient or a batch statistic is not finite (``finite`` is then False).
+
+    Args:
+      model: ``model.apply(variables, video float[N T H W 3], train=True, rngs={"dropout": key}) -> [N K]``. It may
+        update ``batch_stats`` and sow scalars into ``gates``.
+      optimizer: any optax optimiser; told the keyword ``step``, which those that do not know it ignore.
+      schedule: ``step -> rate``, for the metrics.
+      mean: of the three channels, of pixels in [0, 1].
+      std: of the three channels, of pixels in [0, 1].
+      label_smoothing: ``s`` in [0, 1).
+      ema_decay: ``d`` in [0, 1): ``ema = d ema + (1 - d) params`` after every update; 0 leaves ``ema_params`` alone.
+      mesh: from :func:`jaxvid.train.sharding.make_mesh`.
+
+    Raises:
+      ValueError: a number is out of its range.
+    """
+    for name, value in {"label_smoothing": label_smoothing, "ema_decay": ema_decay}.items():
+        if not 0 <= value < 1:
+            raise ValueError(f"{name} must be in [0, 1), received {name}={value}.")
+    return TrainStep(
+        model=model,
+        optimizer=optax.with_extra_args_support(optimizer),
+        schedule=schedule,
+        mean=tuple(mean),
+        std=tuple(std),
+        label_smoothing=label_smoothing,
+        ema_decay=ema_decay,
+        mesh=mesh,
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class TrainStep:
+    """A compiled training step; made by :func:`make_train_step`, which says what it computes.
+
+    Calling it with a state (from :func:`jaxvid.train.sharding.replicate`) and a batch (from
+    :func:`jaxvid.train.sharding.put`) returns the next state and the metrics. The given state is donated: its buffers
+    are gone afterwards. The metrics, all replicated, are ``loss``, ``top1`` (of the batch's valid rows), ``grad_norm``
+    (before clipping), ``learning_rate``, ``num_valid``, ``finite`` (bool), ``id`` (``int32[N]``, rows in batch order)
+    and, for a model with gates, the share of open ones: ``gate/<path of the gate's module>`` and their ``gate/mean``.
+    """
+
+    model: nn.Module
+    optimizer: optax.GradientTransformationExtraArgs
+    schedule: optax.Schedule
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    label_smoothing: float
+    ema_decay: float
+    mesh: jax.sharding.Mesh
+
+    def __call__(self, state: TrainState, batch: Batch | Mapping[str, Array]) -> tuple[TrainState, Metrics]:
+        """One step; see the class."""
+        return self._compiled(state, dict(batch))
+
+    @property
+    def num_traces(self) -> int:
+        """How often the step was traced: once for each shape of a batch, or something is wrong."""
+        return len(self._traced)
+
+    @functools.cached_property
+    def _traced(self) -> list[tuple[int, ...]]:
+        return []
+
+    @functools.cached_property
+    def _compiled(self) -> Any:
+        whole = sharding.everywhere(self.mesh)
+        return jax.jit(
+            self._step,
+            in_shardings=(whole, sharding.over_data(self.mesh)),
+            out_shardings=whole,
+            donate_argnums=0,
+        )
+
+    def _step(self, state: TrainState, batch: dict[str, Array]) -> tuple[TrainState, Metrics]:
+        self._traced.append(batch["video"].shape)  # runs while tracing only
+        _check(state, batch, self.ema_decay)
+        mask, num_valid = batch["mask"], jnp.sum(batch["mask"], dtype=jnp.int32)
+        video = normalize_video(_fill_invalid(batch["video"], mask), self.mean, self.std)
+        key = jax.random.fold_in(state.key, state.step)
+
+        def loss_fn(params: Any) -> tuple[jax.Array, tuple[jax.Array, Mapping[str, Any]]]:
+            logits, updated = self.model.apply(
+                {"params": params, "batch_stats": state.batch_stats},
+                video,
+                train=True,
+                rngs={"dropout": key},
+                mutable=["batch_stats", "gates"],
+            )
+            loss = masked_cross_entropy(logits, batch["label"], mask, label_smoothing=self.label_smoothing)
+            return loss, (logits, updated)
+
+        (loss, (logits, updated)), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
+        batch_stats = updated.get("batch_stats", state.batch_stats)
+        finite = _all_finite((loss, grads, batch_stats))
+        following = self._update(state, grads).replace(batch_stats=batch_stats)
+        following = _choose(finite & (num_valid > 0), following, state).replace(step=state.step + 1)
+        right = mask & (jnp.argmax(logits, axis=-1) == batch["label"])
+        metrics = {
+            "loss": loss,
+            "top1": jnp.sum(right, dtype=jnp.float32) / jnp.maximum(num_valid, 1),
+            "grad_norm": optax.global_norm(grads),
+            "learning_rate": jnp.asarray(self.schedule(state.step), jnp.float32),
+            "num_valid": num_valid,
+            "finite": finite,
+            "id": batch["id"],
+            **_gate_metrics(updated.get("gates", {})),
+        }
+        return following, metrics
+
+    def _update(self, state: TrainState, grads: Any) -> TrainState:
+        updates, opt_state = self.optimizer.update(grads, state.opt_state, state.params, step=state.step)
+        params = optax.apply_updates(state.params, updates)
+        ema_params = state.ema_params
+        if self.ema_decay:
+            ema_params = optax.incremental_update(params, ema_params, step_size=1.0 - self.ema_decay)
+        return state.replace(params=params, opt_state=opt_state, ema_params=ema_params)
+
+
+def masked_cross_entropy(logits: Array, label: Array, mask: Array, *, label_smoothing: float = 0.0) -> jax.Array:
+    """The mean over the rows with ``mask`` of the softmax cross-entropy with smoothed labels, in float32.
+
+    Args:
+      logits: ``float[N K]``.
+      label: ``int32[N]``; the value of a masked row does not matter.
+      mask: ``bool[N]``.
+      label_smoothing: share of the label that is spread over all ``K`` classes.
+
+    Returns:
+      ``float32[]``; 0 when no row has ``mask``.
+
+    >>> import jax.numpy as jnp
+    >>> logits = jnp.log(jnp.array([[0.25, 0.75], [0.5, 0.5]]))
+    >>> round(float(masked_cross_entropy(logits, jnp.array([0, 0]), jnp.array([True, False]))), 4)  # -log 0.25
+    1.3863
+    """
+    targets = optax.smooth_labels(jax.nn.one_hot(label, logits.shape[-1], dtype=jnp.float32), label_smoothing)
+    losses = optax.softmax_cross_entropy(logits.astype(jnp.float32), targets)
+    return jnp.sum(jnp.where(mask, losses, 0.0)) / jnp.maximum(jnp.sum(mask, dtype=jnp.float32), 1.0)
+
+
+@dataclass(frozen=True)
+class EvaluationApply:
+    """``(variables, video uint8[N T H W 3]) -> logits float32[N K]``; equal ones share their compiled programs."""
+
+    model: nn.Module
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def __call__(self, variables: Variables, video: Array) -> jax.Array:
+        """The logits in evaluation mode, normalisation included."""
+        return _apply(dict(variables), video, model=self.model, mean=self.mean, std=self.std)
+
+
+def make_apply(model: nn.Module, *, mean: Sequence[float], std: Sequence[float]) -> Apply:
+    """The model as evaluations, explanations and predictions see it: pixels in, logits out, compiled.
+
+    Args:
+      model: ``model.apply(variables, video float32[N T H W 3], train=False) -> [N K]``.
+      mean: of the three channels, of pixels in [0, 1].
+      std: of the three channels, of pixels in [0, 1].
+
+    Returns:
+      ``apply(variables, video)``; give it ``{"params": state.ema_params, "batch_stats": ...}`` to evaluate the average.
+    """
+    return EvaluationApply(model, tuple(mean), tuple(std))
+
+
+@functools.partial(jax.jit, static_argnames=("model", "mean", "std"))
+def _apply(
+    variables: dict[str, Any], video: Array, *, model: nn.Module, mean: tuple[float, ...], std: tuple[float, ...]
+) -> jax.Array:
+    logits = model.apply(variables, normalize_video(video, mean, std), train=False)
+    return logits.astype(jnp.float32)
+
+
+def _check(state: TrainState, batch: Mapping[str, Array], ema_decay: float) -> None:
+    video = batch["video"]
+    if video.ndim != 5 or video.shape[-1] != 3:
+        raise ValueError(f"video must be uint8[N T H W 3], received shape {tuple(video.shape)}.")
+    if ema_decay and state.ema_params is None:
+        raise ValueError(f"ema_decay > 0 needs a state with ema_params, received ema_decay={ema_decay} without them.")
+
+
+def _fill_invalid(video: Array, mask: Array) -> jax.Array:
+    """The rows without ``mask`` replaced by the first row that has it; zeros where none has."""
+    first = mask & (jnp.cumsum(mask) == 1)
+    rows = (-1, 1, 1, 1, 1)
+    # A masked sum, not video[first]: the batch is split over devices, and a sum sends one clip between them, where
+    # indexing may gather all of them. At most one term is not 0, so uint8 holds it.
+    filler = jnp.sum(jnp.where(first.reshape(rows), video, 0), axis=0, dtype=video.dtype, keepdims=True)
+    return jnp.where(mask.reshape(rows), video, filler)
+
+
+def _all_finite(tree: Any) -> jax.Array:
+    return jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(tree)]).all()
+
+
+def _choose(condition: jax.Array, if_true: TrainState, if_false: TrainState) -> TrainState:
+    """One state or the other, leaf by leaf; the key, which no update changes, is left out of it."""
+    key = if_false.key
+    chosen = jax.tree.map(
+        lambda a, b: jnp.where(condition, a, b), if_true.replace(key=None), if_false.replace(key=None)
+    )
+    return chosen.replace(key=key)
+
+
+def _gate_metrics(gates: Mapping[str, Any]) -> Metrics:
+    """``gate/<module path>`` for every sown open fraction, and their mean."""
+    metrics = {
+        "/".join(("gate", *path[:-1])): jnp.mean(jnp.stack(jnp.broadcast_arrays(*sown)).astype(jnp.float32))
+        for path, sown in flax.traverse_util.flatten_dict(dict(gates)).items()
+    }
+    if metrics:
+        metrics["gate/mean"] = jnp.mean(jnp.stack(list(metrics.values())))
+    return metrics
