@@ -1,0 +1,176 @@
+"""Opening a video safely: what is refused before any decoding, and the one sentence that says why.
+
+Only files on the local disk and bytes in memory are opened. A file that points elsewhere (an HLS or DASH playlist, a
+``concat`` script) and a name with a protocol (``http://...``) are refused: libav is given a list of container formats
+that hold their own data, and no protocol but ``file``.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import BinaryIO
+
+import av
+import av.container
+from av.stream import Disposition
+
+from jaxvid.data.records import BadVideoError, describe
+
+MAX_PIXELS = 8192 * 4320
+"""Larger frames are refused before one is allocated: a damaged or hostile header can claim any size."""
+
+FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpeg,mpegts,mpegvideo,h264,asf,flv,ogg,gif"
+"""libav's names of the containers that are opened. All hold their own data; playlists and scripts do not."""
+
+_MAX_BOXES = 100_000  # of an MP4's top level; a fragmented recording has two for every few seconds
+_LIBAV_ERRORS = (av.FFmpegError, OSError, ValueError, OverflowError, MemoryError)
+
+
+def bad(video: str | os.PathLike | bytes, what: str, frame: int | None = None) -> BadVideoError:
+    """The error for one video, ``what`` being the rest of the sentence that begins with its name."""
+    return BadVideoError(f"{describe(video)} {what}.", path=describe(video), frame=frame)
+
+
+@contextmanager
+def reporting(video: str | os.PathLike | bytes, what: str, frame: int | None = None) -> Iterator[None]:
+    """Turns errors of libav and of the system into a ``BadVideoError`` that says ``VIDEO WHAT: reason``."""
+    try:
+        yield
+    except BadVideoError:
+        raise
+    except _LIBAV_ERRORS as error:
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        raise bad(video, f"{what}: {reason}", frame) from error
+
+
+def open_container(video: str | os.PathLike | bytes) -> av.container.InputContainer:
+    """Opens a video file, or the bytes of one.
+
+    Raises:
+      BadVideoError: there is no such file, it may not be read, it is not a regular file, it is empty or cut off, it is
+        not a video in one of the known containers, or it holds no video stream that can be decoded.
+    """
+    with reporting(video, "cannot be opened"), _binary(video) as file:
+        _refuse_truncated(video, file)
+    options = {"format_whitelist": FORMATS, "max_pixels": str(MAX_PIXELS), "protocol_whitelist": "file"}
+    source: str | io.BytesIO = f"file:{os.path.abspath(os.fspath(video))}" if not isinstance(video, bytes) else ""
+    if isinstance(video, bytes):
+        source, options["protocol_whitelist"] = io.BytesIO(video), "none"
+    with reporting(video, "is not a video in a known container, or its header is damaged"):
+        container = av.open(source, metadata_errors="ignore", options=options)
+    try:
+        _check_stream(video, video_stream(container))
+    except BadVideoError:
+        container.close()
+        raise
+    return container
+
+
+def video_stream(container: av.container.InputContainer) -> av.VideoStream | None:
+    """The first video stream that is not a cover picture, ``None`` when there is none."""
+    streams = (s for s in container.streams.video if not s.disposition & Disposition.attached_pic)
+    return next(streams, None)
+
+
+def _check_stream(video: str | os.PathLike | bytes, stream: av.VideoStream | None) -> None:
+    if stream is None:
+        raise bad(video, "holds no video stream")
+    codec = stream.codec_context
+    if codec is None:
+        raise bad(video, "is encoded with a codec that this build of PyAV cannot decode")
+    if not 0 < codec.width * codec.height <= MAX_PIXELS:
+        raise bad(
+            video,
+            f"must have frames of 1 to {MAX_PIXELS} pixels, received {codec.width} x {codec.height} in its header",
+        )
+
+
+def _binary(video: str | os.PathLike | bytes) -> BinaryIO:
+    """The encoded bytes, as a file that is known to be regular and not empty."""
+    if isinstance(video, bytes):
+        if not video:
+            raise bad(video, "must not be empty")
+        return io.BytesIO(video)
+    status = os.stat(video)
+    if stat.S_ISDIR(status.st_mode):
+        raise bad(video, "must be a file, received a folder")
+    if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for its writer
+        raise bad(video, "must be a regular file, received a device, pipe or socket")
+    if not status.st_size:
+        raise bad(video, "must not be empty")
+    return open(video, "rb")
+
+
+def _refuse_truncated(video: str | os.PathLike | bytes, file: BinaryIO) -> None:
+    """Compares the size that the container's outermost headers promise with the size of the file.
+
+    libav plays what is left of a shortened file without a word. MPEG programme and transport streams promise no size.
+    """
+    size = file.seek(0, os.SEEK_END)
+    file.seek(0)
+    head = file.read(12)
+    if head[:4] == b"RIFF" and head[8:] == b"AVI ":
+        promised = _end_of_riff(file, size)
+    elif head[:4] == b"\x1a\x45\xdf\xa3":
+        promised = _end_of_matroska(file)
+    elif head[4:8] in (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot"):
+        promised = _end_of_mp4(file, size)
+    else:
+        return
+    if promised > size:
+        raise bad(video, f"is cut off: its headers promise at least {promised} bytes, received {size}")
+
+
+def _end_of_mp4(file: BinaryIO, size: int) -> int:
+    """Where the last box of an MP4's top level ends (ISO/IEC 14496-12, 4.2)."""
+    at = 0
+    for _ in range(_MAX_BOXES):
+        file.seek(at)
+        head = file.read(16)
+        if len(head) < 8 or not head[4:8].isascii():
+            break  # trailing bytes that are no box
+        length = int.from_bytes(head[:4], "big")
+        length = int.from_bytes(head[8:16], "big") if length == 1 else length
+        if length < 8:  # 0: to the end of the file; anything else is damage that the demuxer judges
+            return size
+        at += length
+        if at > size:
+            return at if head[4:8] in (b"mdat", b"moov", b"moof") else size
+    return at
+
+
+def _end_of_riff(file: BinaryIO, size: int) -> int:
+    """Where the list ``movi``, which holds an AVI's frames, ends."""
+    at = 12
+    while at + 12 <= size:
+        file.seek(at)
+        head = file.read(12)
+        length = int.from_bytes(head[4:8], "little")
+        if head[:4] == b"LIST" and head[8:] == b"movi":
+            return at + 8 + length
+        at += 8 + length + length % 2
+    return size
+
+
+def _end_of_matroska(file: BinaryIO) -> int:
+    """Where the segment of a Matroska or WebM file ends; 0 when its header leaves that open (RFC 8794, 6.2)."""
+    file.seek(4)
+    file.seek(_vint(file) + file.tell())
+    if file.read(4) != b"\x18\x53\x80\x67":
+        return 0
+    length = _vint(file)
+    return length + file.tell() if length >= 0 else 0
+
+
+def _vint(file: BinaryIO) -> int:
+    """A variable-length integer of EBML; -1 for the reserved value "unknown"."""
+    first = file.read(1)
+    if not first or not first[0]:
+        return -1
+    extra = 8 - first[0].bit_length()
+    value = int.from_bytes(first + file.read(extra), "big") & (1 << 7 * (extra + 1)) - 1
+    return -1 if value == (1 << 7 * (extra + 1)) - 1 else value

@@ -1,0 +1,199 @@
+"""The encoded packets of a video: which frames they promise, learnt without decoding, and from where to decode them.
+
+Frame ``k`` of a video is the ``k``-th in order of presentation. Containers store packets in the order of decoding;
+where each carries a trustworthy presentation time, sorting those times tells which packet is frame ``k``, also with
+B-frames and variable frame rate. AVI, MPEG programme streams and raw streams have no such times; with B-frames in them,
+frames can only be counted by decoding (``timed`` is then ``False``).
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator
+
+import av
+import av.container
+import numpy as np
+
+from jaxvid.data.container import bad, open_container, reporting, video_stream
+
+MAX_KEPT_BYTES = 32 * 2**20
+"""Up to this size in all, packets stay in memory between indexing and decoding; larger streams are read again."""
+
+TIME_TOLERANCE = 1e-6
+"""Seconds: a frame this little before ``start`` or ``end`` counts as being at it."""
+
+_EXACT_SEEK = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm")  # they hold an index of key frames by presentation time
+_NO_TIMES = ("avi", "mpeg", "mpegvideo", "h264", "gif", "asf")  # packets carry decode times at best
+_FILLER_BYTES = 8  # MPEG-4: a packet this small repeats a frame, or belongs to a packed one, or gives no frame at all
+_MPEG4 = ("mpeg4", "msmpeg4v1", "msmpeg4v2", "msmpeg4v3", "msmpeg4")
+_VP8_SHOWN = 0x10  # bit of a VP8 frame's first byte (RFC 6386, 9.1); hidden frames are references only
+
+
+class PacketReader:
+    """The packets of a file's video stream, in decode order, from the first that can be decoded on.
+
+    Args:
+      video: path of the file, or its bytes.
+      start: seconds from the first frame; the packets before the key packet that precedes it are not read where the
+        container allows that.
+      end: seconds from the first frame; no packet is read that is only needed at or after it.
+
+    Attributes:
+      stream: PyAV's video stream.
+      pts: presentation time of each packet in units of ``stream.time_base``; int64[P]. Meaningless unless ``timed``.
+      keys: positions of the packets at which decoding can start, ascending; int64[K].
+      shown: positions of the packets whose frames are shown, in order of presentation; int64[n]. Only if ``timed``.
+      timed: whether presentation times are known.
+      reorders_unseen: the container has no presentation times, so a B-frame would disprove ``pts``.
+      from_start: whether the first packet here is the file's first.
+      origin: presentation time of the video's first frame, in units of ``stream.time_base``.
+
+    Raises:
+      BadVideoError: the file cannot be opened, or a packet is damaged or incomplete, or there is no packet.
+    """
+
+    def __init__(self, video: str | os.PathLike | bytes, start: float | None = None, end: float | None = None):
+        self.video = video
+        self._open()
+        try:
+            with reporting(video, "cannot be read"):
+                if not (start and self._scan_from(start, end)):
+                    self._scan(None, end)
+                if not self.timed and end is not None:
+                    self._reopen()
+                    self._scan(None, None)
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Releases the file."""
+        self._container.close()
+        self._kept = None
+
+    def key_before(self, packet: int) -> int:
+        """Position of the last key packet that is shown no later than the packet at position ``packet``."""
+        return int(self.keys[max(np.searchsorted(self.pts[self.keys], self.pts[packet], side="right") - 1, 0)])
+
+    def ticks(self, seconds: float) -> int:
+        """The first presentation time that is not before ``seconds`` after the first frame."""
+        return self.origin + math.ceil((seconds - TIME_TOLERANCE) / float(self.stream.time_base))
+
+    def decoder(self) -> av.VideoCodecContext:
+        """The stream's decoder, empty; valid until the next :meth:`rewind`."""
+        codec = self.stream.codec_context
+        codec.flush_buffers()
+        return codec
+
+    def rewind(self, first: int) -> None:
+        """Makes :meth:`read` start at position ``first``; packets that were not kept are sought, and verified."""
+        self._next = first
+        if self._kept is not None:
+            return
+        with reporting(self.video, "cannot be read again"):
+            if self._container.format.name in _EXACT_SEEK:
+                self._container.seek(int(self._dts[first]), stream=self.stream)
+                if self._find(first):
+                    return
+            self._reopen()
+            if not self._find(first):
+                raise bad(self.video, "gives other packets when it is read again")
+
+    def read(self, last: int) -> Iterator[av.Packet]:
+        """The packets from where :meth:`rewind` went to position ``last`` inclusive."""
+        if self._kept is not None:
+            yield from self._kept[self._next : last + 1]
+            return
+        for position in range(self._next, last + 1):
+            with reporting(self.video, "cannot be read again"):
+                packet = self._found if position == self._next else next(self._demuxed, None)
+            if packet is None or self._key(packet) != self._order[position]:
+                raise bad(self.video, "gives other packets when it is read again")
+            yield packet
+
+    def _open(self) -> None:
+        self._container: av.container.InputContainer = open_container(self.video)
+        self.stream = video_stream(self._container)
+        codec = self.stream.codec_context
+        codec.thread_count = 1  # workers are many; threads inside each would fight for the same cores
+        self._demuxed = self._packets()
+
+    def _reopen(self) -> None:
+        self._container.close()
+        self._open()
+
+    def _packets(self) -> Iterator[av.Packet]:
+        """The stream's packets from here on, without the empty one with which PyAV ends."""
+        return (packet for packet in self._container.demux(self.stream) if packet.size)
+
+    def _scan_from(self, start: float, end: float | None) -> bool:
+        """Scans from the key packet before ``start``; ``False`` when the container offers no exact way to it."""
+        if self._container.format.name not in _EXACT_SEEK:
+            return False
+        first = next((p for p in self._demuxed if p.is_keyframe), None)
+        if first is None or first.pts is None:
+            return False
+        self.origin = first.pts
+        target = self.ticks(start)
+        self._container.seek(target, stream=self.stream)
+        self._demuxed = self._packets()
+        self._scan(first.pts, end)
+        if self.timed and len(self.pts) and self.pts[0] <= target:
+            return True
+        self._reopen()
+        return False
+
+    def _scan(self, origin: int | None, end: float | None) -> None:
+        """Reads the packets up to ``end`` and sorts out what they promise; before the first key nothing counts."""
+        self.from_start = origin is None
+        packets: list[av.Packet] = []
+        rows: list[tuple[int | None, int | None, bool, bool]] = []
+        size, smallest, codec = 0, math.inf, self.stream.codec_context.name
+        for packet in self._demuxed:
+            if not (rows or packet.is_keyframe):
+                continue
+            if packet.is_corrupt:
+                raise bad(
+                    self.video, f"is damaged or cut off: packet {len(rows)} of its video is incomplete", len(rows)
+                )
+            if not rows:
+                self.origin = origin if origin is not None else packet.pts or 0
+            if end is not None and packet.dts is not None and packet.dts >= self.ticks(end):
+                break
+            hidden = packet.is_discard or (codec == "vp8" and not memoryview(packet)[0] & _VP8_SHOWN)
+            rows.append((packet.pts, packet.dts, packet.is_keyframe, not hidden))
+            size, smallest = size + packet.size, min(smallest, packet.size)
+            packets = [] if size > MAX_KEPT_BYTES else packets
+            if size <= MAX_KEPT_BYTES:
+                packets.append(packet)
+        if not rows:
+            raise bad(self.video, "holds no frame of video")
+        self._kept = packets if size <= MAX_KEPT_BYTES else None
+        self._arrange(rows, fillers=codec in _MPEG4 and smallest <= _FILLER_BYTES)
+
+    def _arrange(self, rows: list[tuple[int | None, int | None, bool, bool]], fillers: bool) -> None:
+        """Fills the public arrays from ``(pts, dts, is_key, is_shown)`` of each packet."""
+        pts, dts, keys, shown = zip(*rows, strict=True)
+        self._order = [(p, d) for p, d in zip(pts, dts, strict=True)]
+        self.keys = np.flatnonzero(keys)
+        times = [p for p, is_shown in zip(pts, shown, strict=True) if is_shown]
+        self.reorders_unseen = self._container.format.name in _NO_TIMES
+        reordered = self.reorders_unseen and self.stream.codec_context.has_b_frames
+        self.timed = bool(times) and not (reordered or fillers or None in pts or len(set(times)) < len(times))
+        self.pts = np.asarray(pts if self.timed else range(len(pts)), np.int64)
+        self._dts = np.asarray([p if d is None else d for p, d, *_ in rows] if self.timed else self.pts, np.int64)
+        shown_at = np.flatnonzero(shown) if self.timed else np.zeros(0, np.int64)
+        shown_at = shown_at[self.pts[shown_at] >= self.pts[self.keys[0]]]
+        self.shown = shown_at[np.argsort(self.pts[shown_at])]
+
+    def _find(self, first: int) -> bool:
+        """Reads on to the packet at position ``first``; ``False`` when the stream ends before it."""
+        self._demuxed = self._packets()
+        self._found = next((p for p in self._demuxed if self._key(p) == self._order[first]), None)
+        return self._found is not None
+
+    @staticmethod
+    def _key(packet: av.Packet) -> tuple[int | None, int | None]:
+        return packet.pts, packet.dts
