@@ -97,7 +97,14 @@ class TrainStep:
     mesh: jax.sharding.Mesh
 
     def __call__(self, state: TrainState, batch: Batch | Mapping[str, Array]) -> tuple[TrainState, Metrics]:
-        """One step; see the class."""
+        """One step; see the class.
+
+        Raises:
+          ValueError: the state was given to an earlier step, or the batch or the state does not fit.
+        """
+        # Left to XLA, a donated buffer on several simulated devices ends the process without an exception.
+        if state.step.is_deleted():
+            raise ValueError("state must be the one that the last step returned, received one that was donated to it.")
         return self._compiled(state, dict(batch))
 
     @property
