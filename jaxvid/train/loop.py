@@ -21,8 +21,10 @@ from typing import Any
 import jax
 
 from jaxvid import config as config_lib
-from jaxvid import data, evaluation, paths
+from jaxvid import evaluation, paths
 from jaxvid.config import Config
+from jaxvid.data.pipeline import Batches, eval_batches, train_batches
+from jaxvid.data.quarantine import Quarantine
 from jaxvid.data.records import VideoDataset
 from jaxvid.train import assemble, optim, sharding
 from jaxvid.train.checkpoint import Checkpointer
@@ -32,7 +34,7 @@ from jaxvid.train.recorder import Recorder
 from jaxvid.train.state import TrainState, create_state
 from jaxvid.train.step import make_apply, make_train_step
 from jaxvid.train.writers import LoggingProgress, Progress
-from jaxvid.types import Apply
+from jaxvid.types import Apply, Variables
 
 log = logging.getLogger(__name__)
 
@@ -125,8 +127,7 @@ def train(config: Config, workdir: str | Path, *, progress: Progress | None = No
             saver.save(step, state, meta | {"data_position": position, "results": results}, metrics=metrics)
 
         progress.start(step=start, total_steps=plan.total_steps)
-        batches = _training_batches(config, train_set, plan, start, workdir)
-        stack.callback(batches.close)
+        batches = stack.enter_context(_training_batches(config, train_set, plan, start, workdir))
         step = start
         while step < plan.total_steps:
             waiting = time.perf_counter()
@@ -161,33 +162,46 @@ class _Evaluator:
     def __call__(self, state: TrainState, progress: Progress) -> dict[str, float]:
         """Metrics by name, without a prefix."""
         params = state.params if state.ema_params is None else state.ema_params
-        predictions = evaluation.evaluate(
-            self.apply,
-            {"params": params, "batch_stats": state.batch_stats},
-            evaluation_batches(self.config, self.dataset, self.workdir),
-            num_classes=len(self.dataset.class_names),
-            put=lambda batch: sharding.put(batch, self.mesh),
-            progress=progress.evaluating(len(self.dataset)),
-            num_clips=len(self.dataset),
-        )
+        variables = {"params": params, "batch_stats": state.batch_stats}
+        predictions = predict(self.config, self.dataset, self.apply, variables, self.mesh, self.workdir, progress)
         return evaluation.summarize(predictions, self.dataset.class_names)
 
 
-def evaluation_batches(config: Config, dataset: VideoDataset, folder: Path | None) -> Iterator[data.Batch]:
-    """Every video of the split once, with its views; bad ones are noted in ``folder/quarantine.jsonl``."""
-    return data.eval_batches(
+def predict(
+    config: Config,
+    dataset: VideoDataset,
+    apply: Apply,
+    variables: Variables,
+    mesh: jax.sharding.Mesh,
+    folder: Path,
+    progress: Progress,
+) -> evaluation.Predictions:
+    """Every video of a split once, with its views; bad ones are noted in ``folder/quarantine.jsonl``."""
+    shard = (jax.process_index(), jax.process_count())
+    batches = eval_batches(
         dataset,
         assemble.eval_clips(config),
         batch_size=config.eval.batch_size,
         num_workers=config.data.num_workers,
-        shard=(jax.process_index(), jax.process_count()),
-        quarantine=_quarantine(config, folder),
+        shard=shard,
+        quarantine=Quarantine(folder / "quarantine.jsonl", config.data.max_bad_fraction, shard=shard),
         seed=config.train.seed,
     )
+    with batches, progress.track(len(dataset), "evaluating") as bar:
+        return evaluation.evaluate(
+            apply,
+            variables,
+            batches,
+            num_classes=len(dataset.class_names),
+            put=lambda batch: sharding.put(batch, mesh),
+            progress=bar.advance_to,
+            num_clips=len(dataset),
+        )
 
 
-def _training_batches(config: Config, dataset: VideoDataset, plan: Plan, start: int, workdir: Path) -> Any:
-    return data.train_batches(
+def _training_batches(config: Config, dataset: VideoDataset, plan: Plan, start: int, workdir: Path) -> Batches:
+    shard = (jax.process_index(), jax.process_count())
+    return train_batches(
         dataset,
         assemble.train_clips(config, dataset.class_names),
         batch_size=plan.batch_size,
@@ -195,14 +209,9 @@ def _training_batches(config: Config, dataset: VideoDataset, plan: Plan, start: 
         num_clips_total=plan.total_clips,
         position=start * plan.batch_size,
         num_workers=config.data.num_workers,
-        shard=(jax.process_index(), jax.process_count()),
-        quarantine=_quarantine(config, workdir),
+        shard=shard,
+        quarantine=Quarantine(workdir / "quarantine.jsonl", config.data.max_bad_fraction, shard=shard),
     )
-
-
-def _quarantine(config: Config, folder: Path | None) -> data.Quarantine:
-    path = None if folder is None else folder / "quarantine.jsonl"
-    return data.Quarantine(path, config.data.max_bad_fraction)
 
 
 def _open_splits(config: Config) -> tuple[VideoDataset, VideoDataset]:
@@ -226,13 +235,11 @@ def _resume(
     progress: Progress,
 ) -> tuple[TrainState, int, dict[str, float]]:
     """The newest usable state of the folder, its step and its last evaluation; the given state where there is none."""
-    restored = saver.restore(state)
+    restored = saver.restore(state, check=lambda meta: _check_same_run(config, class_names, meta))
     if restored is None:
         return state, 0, {}
-    _check_same_run(config, class_names, restored.meta)
-    step = int(restored.step)
-    progress.message(f"Resuming after step {step} of {plan.total_steps}.")
-    return restored.state, step, restored.meta["results"]
+    progress.message(f"Resuming after step {restored.step} of {plan.total_steps}.")
+    return restored.state, restored.step, restored.meta["results"]
 
 
 _FREE_TO_CHANGE = (

@@ -13,7 +13,7 @@ from jaxvid import evaluation, paths
 from jaxvid.config import Config
 from jaxvid.train import assemble, sharding
 from jaxvid.train.checkpoint import load_for_evaluation
-from jaxvid.train.loop import evaluation_batches
+from jaxvid.train.loop import predict
 from jaxvid.train.step import make_apply
 from jaxvid.train.writers import LoggingProgress, Progress
 from jaxvid.types import Apply, Variables
@@ -122,14 +122,8 @@ def evaluate_run(
     folder = Path(output) if output is not None else _run_folder(run.checkpoint) / "eval"
     folder.mkdir(parents=True, exist_ok=True)
     mesh = sharding.make_mesh(run.config.train.mesh)
-    predictions = evaluation.evaluate(
-        run.apply,
-        sharding.replicate(run.variables, mesh),
-        evaluation_batches(run.config, dataset, folder),
-        num_classes=len(run.class_names),
-        put=lambda batch: sharding.put(batch, mesh),
-        progress=progress.evaluating(len(dataset)),
-        num_clips=len(dataset),
+    predictions = predict(
+        run.config, dataset, run.apply, sharding.replicate(run.variables, mesh), mesh, folder, progress
     )
     metrics = evaluation.summarize(predictions, run.class_names)
     clip_names = [record.name for record in dataset]

@@ -1,0 +1,113 @@
+"""Real processes, really killed: a resumed run is the uninterrupted one, bit for bit."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+KEYS = ("step", "loss", "grad_norm", "batch_sha256")
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder with a small `motion` in it; compilations are shared by all runs below."""
+    from jaxvid.data.datasets.motion import make_motion
+
+    folder = tmp_path_factory.mktemp("kill")
+    make_motion(folder / "motion", num_train_per_class=10, num_val_per_class=2, num_workers=0)
+    return folder
+
+
+def start(place: Path, name: str, *overrides: str) -> subprocess.Popen:
+    environment = {**os.environ, "JAXVID_CACHE": str(place / "xla"), "JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}
+    environment.pop("JAX_COMPILATION_CACHE_DIR", None)
+    command = [sys.executable, "-m", "jaxvid.cli", "train", "--config=configs/motion_smoke.py"]
+    command += [f"--workdir={place / name}", f"--config.data.root={place / 'motion'}", "--config.train.max_steps=40"]
+    log = (place / f"{name}.log").open("a")
+    return subprocess.Popen([*command, *overrides], cwd=ROOT, env=environment, stdout=log, stderr=log)
+
+
+def finish(place: Path, name: str, *overrides: str) -> None:
+    code = start(place, name, *overrides).wait(timeout=300)
+    assert code == 0, (place / f"{name}.log").read_text()[-3000:]
+
+
+def lines(workdir: Path) -> list[dict]:
+    text = (workdir / "metrics.jsonl").read_text(encoding="utf-8")
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def steps(workdir: Path) -> list[tuple]:
+    return [tuple(line[key] for key in KEYS) for line in lines(workdir) if "loss" in line]
+
+
+def evaluations(workdir: Path) -> list[tuple]:
+    return [(line["step"], line["eval/top1"], line["eval/loss"]) for line in lines(workdir) if "eval/top1" in line]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(place):
+    finish(place, "undisturbed")
+    return place / "undisturbed"
+
+
+def wait_until(condition, process: subprocess.Popen, seconds: float = 240.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None, "the run ended before it could be killed"
+        assert time.monotonic() < deadline, "the run did not come so far in time"
+        time.sleep(0.002)
+
+
+def num_steps(workdir: Path) -> int:
+    path = workdir / "metrics.jsonl"
+    return path.read_text(encoding="utf-8").count('"batch_sha256"') if path.exists() else 0
+
+
+def test_sigkill_at_three_moments_changes_nothing(place, undisturbed):
+    name, workdir = "killed", place / "killed"
+    rng = random.Random(0)
+
+    process = start(place, name)
+    wait_until(lambda: num_steps(workdir) >= rng.randint(2, 4), process)  # before the first checkpoint
+    process.kill()
+    process.wait()
+
+    process = start(place, name)
+    saving = lambda: any((workdir / "checkpoints").glob("*.orbax-checkpoint-tmp"))  # noqa: E731
+    wait_until(saving, process)  # while a checkpoint is being written
+    process.kill()
+    process.wait()
+
+    process = start(place, name, "--config.data.num_workers=1")
+    at = rng.randint(18, 30)
+    wait_until(lambda: num_steps(workdir) >= at, process)  # in the middle
+    process.kill()
+    process.wait()
+
+    finish(place, name)
+    assert steps(workdir) == steps(undisturbed)
+    assert [step for step, *_ in steps(workdir)] == list(range(1, 41))
+    assert evaluations(workdir) == evaluations(undisturbed)
+
+
+def test_sigterm_saves_and_exits_cleanly(place, undisturbed):
+    name, workdir = "terminated", place / "terminated"
+    process = start(place, name, "--config.checkpoint.every_steps=0", "--config.eval.every_epochs=9.0")
+    wait_until(lambda: num_steps(workdir) >= 7, process)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=120) == 0
+    written = num_steps(workdir)
+    saved = [int(path.name) for path in (workdir / "checkpoints").iterdir() if path.name.isdecimal()]
+    assert saved == [written]
+    finish(place, name)
+    assert steps(workdir) == steps(undisturbed)
