@@ -1,8 +1,9 @@
 """From one record to the pixels of its clip: the only place where a video becomes a network's input.
 
 Training, evaluation, the contact sheet and a prediction of one file all come through :func:`load_clip` or
-:func:`load_views`, so that they cannot differ. Every random choice is a function of ``(seed, epoch, record id)`` and is
-made before the first frame is decoded.
+:func:`load_views`, so that they cannot differ. Every random choice is a function of ``(seed, epoch, record id)``.
+Frames and size are chosen before anything is decoded, so that the reader decodes no more and resizes each frame as it
+comes.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from jaxvid.data.augment import crop, eval_corners, flip, random_corner, resized_size
+from jaxvid.data.augment import crop, eval_corners, flip, random_corner
 from jaxvid.data.decode import VideoReader
 from jaxvid.data.records import VideoRecord
 from jaxvid.data.sampling import FRAME_ORDERS, SAMPLERS, reorder, test_clips
@@ -130,12 +131,9 @@ def load_clip(record: VideoRecord, clips: TrainClips, *, seed: int, epoch: int) 
     with VideoReader(record.video, start=record.start, end=record.end) as reader:
         indices = SAMPLERS[clips.sampler](clips.num_frames, clips.frame_stride, reader.num_frames, rng)
         short_side = int(rng.integers(clips.short_side[0], clips.short_side[1] + 1))
-        size = resized_size(reader.height, reader.width, short_side)
-        corner = random_corner(*size, clips.crop_size, rng)
-        flipped = clips.flip and rng.random() < 0.5
         video = reader.read(indices, short_side=short_side)
-    video = crop(video, corner, clips.crop_size)
-    if not flipped:
+    video = crop(video, random_corner(*video.shape[1:3], clips.crop_size, rng), clips.crop_size)
+    if not clips.flip or rng.random() < 0.5:
         return video, record.label
     return flip(video), record.label if clips.mirror is None else clips.mirror[record.label]
 
