@@ -70,6 +70,7 @@ class Checkpointer:
             raise ValueError(f"keep_best must be >= 0, received keep_best={keep_best}.")
         self.directory = Path(directory).absolute()
         self._policy = _KeepLastAndBest(keep_last, keep_best)
+        self._quiet = _RaisedAnyway()
         self._saving: int | None = None
         self._closed = False
         try:
@@ -86,6 +87,7 @@ class Checkpointer:
             self._manager = ocp.CheckpointManager(self.directory, options=options)
         except (OSError, ValueError) as error:
             raise CheckpointError(f"checkpoints cannot be kept in {self.directory}: {short(error)}.") from error
+        logging.getLogger("absl").addFilter(self._quiet)
         for path in step_folder.newest_first(self.directory):
             with suppress(UnusableError):
                 self._policy.note(int(path.name), step_folder.read_record(path)["metrics"])
@@ -209,6 +211,7 @@ class Checkpointer:
             self._closed = True
             with suppress(Exception):  # of a save that failed, wait has told; Orbax would raise it again
                 self._manager.close()
+            logging.getLogger("absl").removeFilter(self._quiet)
 
     def _guard(self, action: Callable[[], object]) -> None:
         try:
@@ -274,6 +277,13 @@ def versions() -> dict[str, str]:
     """Versions of jaxvid, Python and the packages that a result depends on."""
     found = {"jaxvid": jaxvid.__version__, "python": platform.python_version()}
     return found | {name: importlib.metadata.version(name) for name in _VERSIONS_OF}
+
+
+class _RaisedAnyway(logging.Filter):
+    """Keeps Orbax from logging, with pages of traceback from each of its threads, the failure that we raise."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return record.levelno < logging.ERROR or "orbax" not in record.pathname
 
 
 @dataclass

@@ -94,14 +94,15 @@ def read_item(folder: Path, item: str, described: Mapping[str, Mapping[str, Any]
 
 
 def short(error: BaseException) -> str:
-    r"""The first line of an error, at most 300 characters, without a full stop; its type where it says no more.
+    r"""The first line of an error without a full stop, its middle left out when long, its type where it says no more.
 
     >>> short(ValueError("too long.\n  and a page of specification"))
     'too long'
     """
     lines = str(error).strip().splitlines()
     text = lines[0].rstrip(". ") if lines else ""
-    text = text if len(text) <= 300 else f"{text[:300]} ..."
+    if len(text) > 240:  # TensorStore's errors begin with what failed and end with why, with paths between
+        text = f"{text[:80]} ... {text[-150:]}"
     return text if text and isinstance(error, (OSError, ValueError)) else f"{type(error).__name__} {text}".strip()
 
 
