@@ -96,6 +96,8 @@ def _draw(
             _take(batches, batches_per_run, batch_size)
             seconds.append(time.perf_counter() - started)
             cpu_seconds.append(time.process_time() - cpu_started)
+        if next(batches, None) is not None:
+            raise RuntimeError(f"the pipeline must end after {total} batches, received one more.")
     return first, Timing(tuple(seconds), tuple(cpu_seconds), warmup=1)
 
 
