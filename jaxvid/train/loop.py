@@ -187,14 +187,14 @@ def predict(
         quarantine=Quarantine(folder / "quarantine.jsonl", config.data.max_bad_fraction, shard=shard),
         seed=config.train.seed,
     )
-    with batches, progress.track(len(dataset), "evaluating") as bar:
+    with batches:
         return evaluation.evaluate(
             apply,
             variables,
             batches,
             num_classes=len(dataset.class_names),
             put=lambda batch: sharding.put(batch, mesh),
-            progress=bar.advance_to,
+            progress=progress.evaluating(len(dataset)),
             num_clips=len(dataset),
         )
 
