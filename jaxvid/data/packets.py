@@ -8,6 +8,7 @@ frames can only be counted by decoding (``timed`` is then ``False``).
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 from collections.abc import Iterator
@@ -26,6 +27,7 @@ TIME_TOLERANCE = 1e-6
 
 _EXACT_SEEK = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm")  # they hold an index of key frames by presentation time
 _NO_TIMES = ("avi", "mpeg", "mpegvideo", "h264", "gif", "asf")  # packets carry decode times at best
+_HEAD = 64  # packets in which the first frame is looked for; more than any decoder reorders
 _FILLER_BYTES = 8  # MPEG-4: a packet this small repeats a frame, or belongs to a packed one, or gives no frame at all
 _MPEG4 = ("mpeg4", "msmpeg4v1", "msmpeg4v2", "msmpeg4v3", "msmpeg4")
 _VP8_SHOWN = 0x10  # bit of a VP8 frame's first byte (RFC 6386, 9.1); hidden frames are references only
@@ -77,9 +79,9 @@ class PacketReader:
         """Position of the last key packet that is shown no later than the packet at position ``packet``."""
         return int(self.keys[max(np.searchsorted(self.pts[self.keys], self.pts[packet], side="right") - 1, 0)])
 
-    def ticks(self, seconds: float) -> int:
-        """The first presentation time that is not before ``seconds`` after the first frame."""
-        return self.origin + math.ceil((seconds - TIME_TOLERANCE) / float(self.stream.time_base))
+    def ticks(self, seconds: float, origin: int) -> int:
+        """The first presentation time that is not before ``seconds`` after ``origin``."""
+        return origin + math.ceil((seconds - TIME_TOLERANCE) / float(self.stream.time_base))
 
     def decoder(self) -> av.VideoCodecContext:
         """The stream's decoder, empty; valid until the next :meth:`rewind`."""
@@ -132,14 +134,16 @@ class PacketReader:
         """Scans from the key packet before ``start``; ``False`` when the container offers no exact way to it."""
         if self._container.format.name not in _EXACT_SEEK:
             return False
-        first = next((p for p in self._demuxed if p.is_keyframe), None)
-        if first is None or first.pts is None:
+        head = list(itertools.islice(self._demuxed, _HEAD))
+        shown = [p.pts for p in head if not p.is_discard]
+        if not shown or None in shown or not head[0].is_keyframe:
+            self._reopen()
             return False
-        self.origin = first.pts
-        target = self.ticks(start)
+        self.origin = min(shown)
+        target = self.ticks(start, self.origin)
         self._container.seek(target, stream=self.stream)
         self._demuxed = self._packets()
-        self._scan(first.pts, end)
+        self._scan(self.origin, end)
         if self.timed and len(self.pts) and self.pts[0] <= target:
             return True
         self._reopen()
@@ -150,6 +154,7 @@ class PacketReader:
         self.from_start = origin is None
         packets: list[av.Packet] = []
         rows: list[tuple[int | None, int | None, bool, bool]] = []
+        first = origin
         size, smallest, codec = 0, math.inf, self.stream.codec_context.name
         for packet in self._demuxed:
             if not (rows or packet.is_keyframe):
@@ -158,12 +163,11 @@ class PacketReader:
                 raise bad(
                     self.video, f"is damaged or cut off: packet {len(rows)} of its video is incomplete", len(rows)
                 )
-            if not rows:
-                self.origin = origin if origin is not None else packet.pts or 0
-            if end is not None and packet.dts is not None and packet.dts >= self.ticks(end):
+            if None not in (end, first, packet.dts) and packet.dts >= self.ticks(end, first):
                 break
             hidden = packet.is_discard or (codec == "vp8" and not memoryview(packet)[0] & _VP8_SHOWN)
             rows.append((packet.pts, packet.dts, packet.is_keyframe, not hidden))
+            first = packet.pts if first is None and not hidden else first  # at or after the first frame's time
             size, smallest = size + packet.size, min(smallest, packet.size)
             packets = [] if size > MAX_KEPT_BYTES else packets
             if size <= MAX_KEPT_BYTES:
@@ -172,6 +176,8 @@ class PacketReader:
             raise bad(self.video, "holds no frame of video")
         self._kept = packets if size <= MAX_KEPT_BYTES else None
         self._arrange(rows, fillers=codec in _MPEG4 and smallest <= _FILLER_BYTES)
+        if origin is None:
+            self.origin = int(self.pts[self.shown[0]]) if self.timed else rows[0][0] or 0
 
     def _arrange(self, rows: list[tuple[int | None, int | None, bool, bool]], fillers: bool) -> None:
         """Fills the public arrays from ``(pts, dts, is_key, is_shown)`` of each packet."""
