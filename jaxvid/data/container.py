@@ -82,11 +82,9 @@ def _check_stream(video: str | os.PathLike | bytes, stream: av.VideoStream | Non
     codec = stream.codec_context
     if codec is None:
         raise bad(video, "is encoded with a codec that this build of PyAV cannot decode")
-    if not 0 < codec.width * codec.height <= MAX_PIXELS:
-        raise bad(
-            video,
-            f"must have frames of 1 to {MAX_PIXELS} pixels, received {codec.width} x {codec.height} in its header",
-        )
+    if not 0 < codec.width * codec.height <= MAX_PIXELS:  # libav says 0 x 0 for a stream that it refused itself
+        size = f"{codec.width} x {codec.height}" if codec.width else "none, or more"
+        raise bad(video, f"must have frames of 1 to {MAX_PIXELS} pixels, received {size}")
 
 
 def _binary(video: str | os.PathLike | bytes) -> BinaryIO:

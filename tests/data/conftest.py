@@ -1,6 +1,5 @@
 """Encoded videos whose frames say their own number."""
 
-import io
 from fractions import Fraction
 
 import av
@@ -21,14 +20,15 @@ def numbered(k: int, height: int, width: int) -> np.ndarray:
 
 
 @pytest.fixture(scope="session")
-def encode():
+def encode(tmp_path_factory):
     """``encode(n)``: the bytes of a video of ``n`` numbered frames."""
+    folder = tmp_path_factory.mktemp("encoded")
 
     def encode(
         n=50, *, container="mp4", codec="libx264", size=(64, 80), rate=25, times=None, prepare=None, mux=None, **options
     ):
-        file = io.BytesIO()
-        with av.open(file, "w", format=container, options=mux or {}) as output:
+        file = folder / "video"
+        with av.open(str(file), "w", format=container, options=mux or {}) as output:
             stream = output.add_stream(codec, rate=rate, options={key: str(value) for key, value in options.items()})
             stream.height, stream.width = size
             stream.pix_fmt = "rgb8" if codec == "gif" else "yuv420p"
@@ -42,7 +42,7 @@ def encode():
                     frame.pts, frame.time_base = times[k], Fraction(1, 1000)
                 output.mux(stream.encode(frame))
             output.mux(stream.encode())
-        return file.getvalue()
+        return file.read_bytes()
 
     return encode
 
