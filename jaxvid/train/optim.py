@@ -8,7 +8,7 @@ data position and the log line of a step can never drift apart.
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +16,7 @@ import optax
 
 from jaxvid.config import OptimizerConfig, ScheduleConfig
 
-ADAM = {"b1": 0.9, "b2": 0.999, "eps": 1e-8}  # Kingma & Ba 2015, the values of their section 2
+B1, B2, EPSILON = 0.9, 0.999, 1e-8  # Kingma & Ba 2015, algorithm 1
 
 
 def make_schedule(
@@ -81,8 +81,8 @@ def make_schedule(
         falling = jnp.cos(0.5 * jnp.pi * progress) ** 2  # (1 + cos(pi p)) / 2, without its cancellation near the end
         return schedule.final_fraction + (1.0 - schedule.final_fraction) * falling
 
-    def rate(step: jax.Array | int) -> jax.Array:
-        step = jnp.asarray(step)
+    def rate(count: jax.typing.ArrayLike) -> jax.Array:
+        step = jnp.asarray(count)
         warmup = jnp.minimum(1.0, (step + 1) / max(warmup_steps, 1.0))
         return jnp.float32(peak) * warmup * (1.0 if schedule.name == "constant" else shape(step))
 
@@ -116,7 +116,7 @@ def make_optimizer(optimizer: OptimizerConfig, schedule_fn: optax.Schedule) -> o
         momentum = [optax.trace(optimizer.momentum, nesterov=optimizer.nesterov)] if optimizer.momentum else []
         rule = [decay, *momentum]
     elif optimizer.name == "adamw":
-        rule = [optax.scale_by_adam(**ADAM), decay]
+        rule = [optax.scale_by_adam(B1, B2, EPSILON), decay]
     else:
         raise ValueError(f"optimizer.name must be 'sgd' or 'adamw', received {optimizer.name!r}.")
     clip = [optax.clip_by_global_norm(optimizer.clip_norm)] if optimizer.clip_norm else []
@@ -148,7 +148,7 @@ def _descend(schedule_fn: optax.Schedule) -> optax.GradientTransformationExtraAr
         updates: optax.Updates, state: optax.OptState, params: Any = None, *, step: jax.Array, **extra: Any
     ) -> tuple[optax.Updates, optax.OptState]:
         del params, extra
-        rate = schedule_fn(step)
+        rate = jnp.asarray(schedule_fn(step), jnp.float32)
         return jax.tree.map(lambda u: -rate.astype(u.dtype) * u, updates), state
 
-    return optax.GradientTransformationExtraArgs(optax.init_empty_state, update)
+    return optax.GradientTransformationExtraArgs(optax.init_empty_state, cast(Any, update))

@@ -21,13 +21,13 @@ DATA_AXIS = "data"
 T = TypeVar("T")
 
 
-def make_mesh(axes: Sequence[tuple[str, int]], *, devices: Sequence[jax.Device] | None = None) -> Mesh:
+def make_mesh(axes: Sequence[tuple[str, int]], *, devices: Sequence[Any] | None = None) -> Mesh:
     """Arranges the devices of all hosts along named axes.
 
     Args:
       axes: ``(name, size)`` pairs, ``"data"`` among them; one size may be -1, which takes all devices that are left.
-      devices: the devices to arrange; all by default. Where every size is given and their product is smaller, the
-        first ones are used (one process only).
+      devices: the ``jax.Device`` objects to arrange; all by default. Where every size is given and their product is
+        smaller, the first ones are used (one process only).
 
     Returns:
       A mesh with Auto axes: the compiler chooses the sharding of intermediate values.

@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import flax.linen as nn
 import flax.traverse_util
@@ -166,7 +166,7 @@ class TrainStep:
         updates, opt_state = self.optimizer.update(grads, state.opt_state, state.params, step=state.step)
         params = optax.apply_updates(state.params, updates)
         ema_params = state.ema_params
-        if self.ema_decay:
+        if self.ema_decay and ema_params is not None:
             ema_params = optax.incremental_update(params, ema_params, step_size=1.0 - self.ema_decay)
         return state.replace(params=params, opt_state=opt_state, ema_params=ema_params)
 
@@ -222,9 +222,9 @@ def make_apply(model: nn.Module, *, mean: Sequence[float], std: Sequence[float])
 
 @functools.partial(jax.jit, static_argnames=("model", "mean", "std"))
 def _apply(
-    variables: dict[str, Any], video: Array, *, model: nn.Module, mean: tuple[float, ...], std: tuple[float, ...]
+    variables: dict[str, Any], video: jax.Array, *, model: nn.Module, mean: tuple[float, ...], std: tuple[float, ...]
 ) -> jax.Array:
-    logits = model.apply(variables, normalize_video(video, mean, std), train=False)
+    logits = cast(jax.Array, model.apply(variables, normalize_video(video, mean, std), train=False))
     return logits.astype(jnp.float32)
 
 
@@ -261,8 +261,9 @@ def _choose(condition: jax.Array, if_true: TrainState, if_false: TrainState) -> 
 
 def _gate_metrics(gates: Mapping[str, Any]) -> Metrics:
     """``gate/<module path>`` for every sown open fraction, and their mean."""
+    # A module sows a scalar, or Flax's default tuple with one scalar for each time that it was called.
     metrics = {
-        "/".join(("gate", *path[:-1])): jnp.mean(jnp.stack(jnp.broadcast_arrays(*sown)).astype(jnp.float32))
+        "/".join(("gate", *path[:-1])): jnp.mean(jnp.stack(jax.tree.leaves(sown)).astype(jnp.float32))
         for path, sown in flax.traverse_util.flatten_dict(dict(gates)).items()
     }
     if metrics:

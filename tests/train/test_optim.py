@@ -226,3 +226,12 @@ def test_the_update_needs_the_step():
     optimizer = make_optimizer(OptimizerConfig(), make_constant(0.1))
     with pytest.raises(TypeError, match="step"):
         optimizer.update(GRADS[0], optimizer.init(GRADS[0]), GRADS[0])
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw"])
+def test_moments_are_float32_in_buffers_of_their_own(name):
+    optimizer = make_optimizer(OptimizerConfig(name=name, momentum=0.9), make_constant(0.1))
+    moments = [leaf for leaf in jax.tree.leaves(jax.jit(optimizer.init)(PARAMS)) if leaf.ndim]
+    assert len(moments) == len(jax.tree.leaves(PARAMS)) * {"sgd": 1, "adamw": 2}[name]
+    assert {leaf.dtype for leaf in moments} == {jnp.dtype("float32")}
+    assert len({leaf.unsafe_buffer_pointer() for leaf in moments}) == len(moments)

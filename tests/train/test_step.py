@@ -6,11 +6,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from flax.traverse_util import flatten_dict
 
-from jaxvid import evaluation
+from jaxvid import evaluation, models
 from jaxvid.config import OptimizerConfig, ScheduleConfig
+from jaxvid.nn.srtg import SRTG
 from jaxvid.ops.normalize import normalize_video
-from jaxvid.train.optim import make_optimizer, make_schedule
+from jaxvid.train.optim import decay_mask, make_optimizer, make_schedule
 from jaxvid.train.sharding import make_mesh, put, replicate
 from jaxvid.train.state import create_state
 from jaxvid.train.step import make_apply, make_train_step, masked_cross_entropy
@@ -457,6 +459,33 @@ def test_gates_are_reported_by_path_with_their_mean():
     assert 0 < received["gate/mean"] < 1
 
 
+class Twice(nn.Module):
+    """Sows with Flax's default reduction: a tuple with one value for each call."""
+
+    @nn.compact
+    def __call__(self, video):
+        for value in (0.5, 1.0):
+            self.sow("gates", "open_fraction", jnp.float32(value))
+        return nn.Dense(K)(video.mean(axis=(1, 2, 3)))
+
+
+class Gated(nn.Module):
+    """The library's gate, which sows a scalar, and one frame, at which it is always open."""
+
+    @nn.compact
+    def __call__(self, video, train):
+        return Twice(name="twice")(SRTG(num_layers=1, gate="cyclic", name="srtg")(video[:, :1]))
+
+
+def test_a_gate_may_sow_a_scalar_or_several_values():
+    metrics = Trainer(Gated()).run(make_batch())
+    assert {name: float(value) for name, value in metrics.items() if name.startswith("gate")} == {
+        "gate/srtg": 1.0,
+        "gate/twice": 0.75,
+        "gate/mean": 0.875,
+    }
+
+
 def test_a_model_without_gates_and_statistics_trains_and_reports_none():
     class Plain(nn.Module):
         @nn.compact
@@ -550,6 +579,36 @@ def test_apply_serves_an_evaluation_over_devices():
     )
     np.testing.assert_allclose(predictions.logits[:, 0], apply(variables, views[:, 0]), rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(predictions.logits[:, 1], apply(variables, views[:, 1]), rtol=1e-5, atol=1e-6)
+
+
+# A network of the library
+
+
+RESNET = models.build("srtg_r3d_18", K, width=4, gate="cyclic", gate_gradient="straight_through", dropout=0.2)
+
+
+@pytest.mark.slow
+def test_a_gated_resnet_trains_alike_on_one_and_eight_devices():
+    one, eight = (Trainer(RESNET, devices=devices, momentum=0.9, weight_decay=0.01) for devices in (1, 8))
+    for seed in range(2):
+        a, b = one.run(make_batch(seed=seed)), eight.run(make_batch(seed=seed))
+        assert a.keys() == b.keys()
+        for name in a:
+            np.testing.assert_allclose(b[name], a[name], rtol=2e-4, atol=2e-5, err_msg=name)
+    assert_close(eight.state.batch_stats, one.state.batch_stats, rtol=1e-3, atol=1e-4)
+    assert_close(eight.state.params, one.state.params, rtol=1e-3, atol=1e-4)
+    gates = {name for name in a if name.startswith("gate/")}
+    assert len(gates) == 8 + 1  # one for each residual block, and their mean
+    assert all(0 <= a[name] <= 1 for name in gates)
+
+
+def test_decay_of_a_gated_resnet_acts_on_kernels_only():
+    init = functools.partial(RESNET.init, train=False)
+    shapes = jax.eval_shape(init, jax.random.key(0), jnp.zeros((1, *CLIP, 3)))["params"]
+    decays = {"/".join(path) for path, yes in flatten_dict(decay_mask(shapes)).items() if yes}
+    names = {path.rsplit("/", 1)[-1] for path in decays}
+    assert names == {"kernel", "input_kernel_0", "input_kernel_1", "recurrent_kernel_0", "recurrent_kernel_1"}
+    assert {"stem", "head"} <= {path.split("/")[0] for path in decays}
 
 
 # Errors
