@@ -18,7 +18,6 @@ conversion is exact and parameter counts are the published ones. :func:`from_tor
 
 from __future__ import annotations
 
-import difflib
 import math
 import re
 from collections.abc import Mapping
@@ -30,6 +29,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxvid.ops.choices import require_choice
 from jaxvid.ops.cyclic import GATE_GRADIENTS, cyclic_consistency, gate_product
 from jaxvid.ops.recurrence import NUM_GATES, LayerWeights, recur
 
@@ -113,7 +113,8 @@ class SRTG(nn.Module):
         if self.gate == "none":
             return x * h.astype(x.dtype)[:, :, None, None, :]
         is_open = cyclic_consistency(pooled, h)
-        self.sow("gates", "open_fraction", jnp.mean(is_open.astype(jnp.float32)), **_KEEP_LAST)
+        if not self.is_initializing():  # fresh variables are params and batch_stats, nothing else
+            self.sow("gates", "open_fraction", jnp.mean(is_open.astype(jnp.float32)), **_KEEP_LAST)
         return gate_product(x, h, is_open, gradient=self.gate_gradient)
 
     def _layer(self, k: int, channels: int) -> LayerWeights:
@@ -142,12 +143,7 @@ class SRTG(nn.Module):
             ("gate_gradient", GATE_GRADIENTS),
             ("initialization", INITIALIZATIONS),
         ):
-            value = getattr(self, name)
-            if value not in allowed:
-                near = difflib.get_close_matches(str(value), allowed, n=1, cutoff=0.0)[0]
-                raise ValueError(
-                    f"{name} must be one of {', '.join(allowed)} (nearest: {near!r}), received {name}={value!r}."
-                )
+            require_choice(name, getattr(self, name), allowed)
         if self.num_layers < 1:
             raise ValueError(f"num_layers must be >= 1, received num_layers={self.num_layers}.")
 

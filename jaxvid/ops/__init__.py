@@ -3,6 +3,7 @@
 from jaxvid.ops.convolution import conv3d
 from jaxvid.ops.cyclic import cyclic_consistency, gate_product, soft_nearest_neighbor
 from jaxvid.ops.normalize import normalize_video
+from jaxvid.ops.pooling import max_pool3d
 from jaxvid.ops.recurrence import LayerWeights, recur, recur_reference
 
 __all__ = [
@@ -10,6 +11,7 @@ __all__ = [
     "conv3d",
     "cyclic_consistency",
     "gate_product",
+    "max_pool3d",
     "normalize_video",
     "recur",
     "recur_reference",

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
 from jax import lax
+
+from jaxvid.ops.choices import require_choice
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Float
@@ -101,12 +102,8 @@ def _check(
     implementation: str | None,
 ) -> tuple[tuple[int, int], ...]:
     """Raises on what cannot be meant, and returns the padding as three pairs."""
-    if implementation is not None and implementation not in IMPLEMENTATIONS:
-        near = difflib.get_close_matches(str(implementation), IMPLEMENTATIONS, n=1, cutoff=0.0)[0]
-        raise ValueError(
-            f"implementation must be None or one of {', '.join(IMPLEMENTATIONS)} (nearest: {near!r}), "
-            f"received implementation={implementation!r}."
-        )
+    if implementation is not None:
+        require_choice("implementation", implementation, IMPLEMENTATIONS)
     if x.ndim != 5 or kernel.ndim != 5:
         raise ValueError(
             f"x must have the axes N T H W I and kernel kT kH kW I O, received shapes {x.shape} and {kernel.shape}."

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
 from jax import lax
+
+from jaxvid.ops.choices import require_choice
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Bool, Float, Int
@@ -97,11 +98,7 @@ def gate_product(
     Raises:
         ValueError: Unknown ``gradient``.
     """
-    if gradient not in GATE_GRADIENTS:
-        near = difflib.get_close_matches(str(gradient), GATE_GRADIENTS, n=1, cutoff=0.0)[0]
-        raise ValueError(
-            f"gradient must be one of {', '.join(GATE_GRADIENTS)} (nearest: {near!r}), received gradient={gradient!r}."
-        )
+    require_choice("gradient", gradient, GATE_GRADIENTS)
     factor = h.astype(x.dtype)[:, :, None, None, :]
     mask = is_open[:, None, None, None, None]
     return _straight_through(x, factor, mask) if gradient == "straight_through" else _hard(x, factor, mask)

@@ -6,7 +6,6 @@ depends on the previous step. Arithmetic and carries are float32 whatever the in
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
@@ -14,6 +13,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
+
+from jaxvid.ops.choices import require_choice
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Float
@@ -155,9 +156,7 @@ _STEPS = MappingProxyType(
 
 
 def _check(x: Array, weights: Sequence[LayerWeights], cell: str) -> None:
-    if cell not in NUM_GATES:
-        near = difflib.get_close_matches(str(cell), NUM_GATES, n=1, cutoff=0.0)[0]
-        raise ValueError(f"cell must be one of {', '.join(NUM_GATES)} (nearest: {near!r}), received cell={cell!r}.")
+    require_choice("cell", cell, NUM_GATES)
     if x.ndim != 3:
         raise ValueError(f"x must have the axes N T C, received shape {x.shape}.")
     if not weights:
