@@ -55,6 +55,7 @@ _EXAMPLES = {
   jaxvid bench decode
   jaxvid bench pipeline
   jaxvid bench step --model=srtg_r3d_18 --width=16 --clip=16,64,64 --batch_size=16
+  jaxvid bench motion --seeds=3 --workdir=runs/bench-motion         SRTG beside the plain network, over seeds
 """,
     "doctor": """examples:
   jaxvid doctor
@@ -163,12 +164,16 @@ def _build_parser() -> argparse.ArgumentParser:
     browse.add_argument("--seed", type=int, default=0, metavar="N", help="which clips (default: %(default)s)")
 
     bench = _command(commands, "bench", "Measure; prints JSON lines.", run=_bench)
-    bench.add_argument("name", choices=["decode", "pipeline", "step"], help="what to measure")
+    bench.add_argument("name", choices=["decode", "motion", "pipeline", "step"], help="what to measure")
     bench.add_argument("--runs", type=int, default=5, metavar="N", help="counted runs (default: %(default)s)")
     bench.add_argument("--model", default="srtg_r3d_18", help="step: the network (default: %(default)s)")
     bench.add_argument("--width", type=int, default=16, help="step: channels of stage 1 (default: %(default)s)")
     bench.add_argument("--clip", default="16,64,64", metavar="T,H,W", help="step: the clip (default: %(default)s)")
     bench.add_argument("--batch_size", type=int, default=16, help="step: clips (default: %(default)s)")
+
+    bench.add_argument("--config", default="configs/motion.py", help="motion: the recipe (default: %(default)s)")
+    bench.add_argument("--workdir", default="runs/bench-motion", help="motion: the runs (default: %(default)s)")
+    bench.add_argument("--seeds", type=int, default=3, help="motion: seeds of each network (default: %(default)s)")
 
     doctor = _command(commands, "doctor", "Is this machine ready? One line per check, and how to mend it.", run=_doctor)
     doctor.add_argument("--json", action="store_true", help="a JSON list")

@@ -37,10 +37,16 @@ def _step(options: Any) -> Iterator[Line]:
     )
 
 
+def _motion(options: Any) -> Iterator[Line]:
+    from jaxvid.benchmarks.motion import bench_motion
+
+    return bench_motion(options.config, workdir=options.workdir, seeds=range(options.seeds))
+
+
 BENCHMARKS: Mapping[str, Callable[[Any], Iterator[Line]]] = MappingProxyType(
-    {"decode": _decode, "pipeline": _pipeline, "step": _step}
+    {"decode": _decode, "motion": _motion, "pipeline": _pipeline, "step": _step}
 )
-"""Name -> function of the command line's options ``runs`` and, for ``step``, ``model, width, clip, batch_size``."""
+"""Name -> function of the command line's options, of which each reads its own."""
 
 
 def parse_clip(text: str) -> tuple[int, int, int]:

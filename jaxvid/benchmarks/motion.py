@@ -13,7 +13,7 @@ from jaxvid.train.loop import train
 from jaxvid.train.run import evaluate_run
 
 
-def motion(
+def bench_motion(
     config: str = "configs/motion.py",
     *,
     workdir: str | Path,

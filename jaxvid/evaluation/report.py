@@ -34,7 +34,7 @@ def write_report(
     * ``metrics.json``: the metrics, strict JSON (no NaN, no infinity).
     * ``per_class.csv`` (UTF-8) and ``per_class.txt``: the rows of :func:`~jaxvid.evaluation.metrics.per_class`.
     * ``confusion.png``: the confusion matrix, rows as shares.
-    * ``predictions.npz``: ``id``, ``name``, ``label``, ``decoded``, ``logits [n V K]``, ``view_scores [n V K]``,
+    * ``predictions.npz``: ``ids``, ``names``, ``labels``, ``decoded``, ``logits [n V K]``, ``view_scores [n V K]``,
       ``scores [n K]`` and ``class_names``; no pickled objects. A NUL character in a name, which NumPy's text arrays
       would lose, is written as U+2400.
 
@@ -127,9 +127,9 @@ def _write_predictions(
 ) -> None:
     np.savez(
         file,
-        id=predictions.ids,
-        name=_text_array(clip_names),
-        label=predictions.labels,
+        ids=predictions.ids,
+        names=_text_array(clip_names),
+        labels=predictions.labels,
         decoded=predictions.decoded,
         logits=predictions.logits,
         view_scores=predictions.view_scores,

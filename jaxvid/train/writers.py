@@ -206,7 +206,7 @@ def epoch_line(step: int, total_steps: int | None, summary: Mapping[str, Any]) -
     >>> epoch_line(40, 400, {"epoch": 1.0, "loss": 2.0794, "eval/top1": 0.125, "clips_per_second": 31.25})
     'epoch   1.00 | step 40/400 | loss 2.0794 | eval top1 12.50% | 31.2 clips/s'
     """
-    words = [form.format(float(summary[name])) for name, form in _COLUMNS if name in summary]
+    words = [form.format(float(summary[name])) for name, form in _COLUMNS if summary.get(name) is not None]
     words.insert(
         1 if "epoch" in summary else 0, f"step {step}" if total_steps is None else f"step {step}/{total_steps}"
     )

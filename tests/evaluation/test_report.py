@@ -45,12 +45,12 @@ def test_every_file_comes_back_as_it_was(tmp_path, predictions):
 
     with np.load(files["predictions.npz"], allow_pickle=False) as arrays:
         assert set(arrays) == {
-            "id", "name", "label", "decoded", "logits", "view_scores", "scores", "class_names",
+            "ids", "names", "labels", "decoded", "logits", "view_scores", "scores", "class_names",
         }  # fmt: skip
-        assert arrays["name"].tolist() == [name.replace("\0", "\u2400") for name in CLIPS]
+        assert arrays["names"].tolist() == [name.replace("\0", "\u2400") for name in CLIPS]
         assert arrays["class_names"].tolist() == CLASSES
         for name, values in {
-            "id": predictions.ids, "label": predictions.labels, "decoded": predictions.decoded,
+            "ids": predictions.ids, "labels": predictions.labels, "decoded": predictions.decoded,
             "logits": predictions.logits, "scores": predictions.scores, "view_scores": predictions.view_scores,
         }.items():  # fmt: skip
             np.testing.assert_array_equal(arrays[name], values)
@@ -79,7 +79,7 @@ def test_wide_and_combining_characters_take_their_columns():
 def test_without_names_the_ids_name_the_clips(tmp_path, predictions):
     files = write_report(tmp_path, predictions, {}, CLASSES)
     with np.load(files["predictions.npz"], allow_pickle=False) as arrays:
-        assert arrays["name"].tolist() == [str(i) for i in range(9)]
+        assert arrays["names"].tolist() == [str(i) for i in range(9)]
 
 
 def test_a_second_report_replaces_the_first(tmp_path, predictions):
