@@ -11,6 +11,7 @@ its name goes into the quarantine. Any other exception is a bug and ends the str
 from __future__ import annotations
 
 import functools
+import gc
 import logging
 from collections.abc import Iterator
 
@@ -147,6 +148,7 @@ class Batches(Iterator[Batch]):
         self._source, self._dataset = source, dataset
         self._quarantine = Quarantine(None, max_bad_fraction=1.0) if quarantine is None else quarantine
         self._num_workers = min(num_workers, len(source))  # a process without a batch would only cost its start
+        self._left = len(source)
         self._iterator = _read_ahead(source, self._num_workers)
         self._closed = False
 
@@ -154,6 +156,8 @@ class Batches(Iterator[Batch]):
         return self
 
     def __next__(self) -> Batch:
+        if not self._left:
+            self.close()  # before Grain raises its StopIteration, whose traceback would keep the last batch alive
         if self._closed:
             raise StopIteration
         try:
@@ -162,11 +166,14 @@ class Batches(Iterator[Batch]):
         except BaseException:
             self.close()
             raise
+        self._left -= 1
         return Batch(video=video, label=rows["label"].copy(), id=rows["id"].copy(), mask=rows["mask"].copy())
 
     def _receive(self) -> tuple[np.ndarray, np.ndarray]:
         try:
             batch = next(self._iterator)
+        except StopIteration as end:
+            raise RuntimeError(f"{self._source} must all arrive, received all but {self._left}.") from end
         except RuntimeError as error:
             if died := worker_died(error):
                 raise died from error
@@ -194,6 +201,10 @@ class Batches(Iterator[Batch]):
             self._source.close()
             self._iterator.close()
             self._iterator = iter(())  # the queues of the processes go with it
+            if self._num_workers:
+                # Grain's reading threads end by an exception in a cycle of frames that hold each worker's last batch.
+                # Only the collector frees them, and until it comes round they fill shared memory.
+                gc.collect()
 
     def __enter__(self) -> Batches:
         return self
@@ -211,7 +222,7 @@ def _read_ahead(source: BatchSource, num_workers: int) -> grain.DatasetIterator:
     if not flags.FLAGS.is_parsed():  # Grain looks at its own flags, and outside of absl's app.run nobody parses any
         flags.FLAGS.mark_as_parsed()
     # Two batches at a time share the source's threads, so that none is idle when a batch ends. A worker needs no
-    # threads of Grain: it makes one batch while the one before waits in its queue.
+    # threads of Grain: it makes one batch while up to three others wait, in its queue and on the way here.
     ahead = 0 if num_workers else 2
     batches = grain.MapDataset.source(source).to_iter_dataset(
         grain.ReadOptions(num_threads=ahead, prefetch_buffer_size=ahead)

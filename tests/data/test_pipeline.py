@@ -1,5 +1,6 @@
 """Streams of batches from real H.264 files: order, resuming, hosts, workers, damage, and a clean end."""
 
+import gc
 import json
 import multiprocessing
 import os
@@ -84,6 +85,10 @@ DAMAGED_IDS = [3, 17, 42, 68, 99]
 
 def workers_alive() -> list:
     return [child for child in multiprocessing.active_children() if "prefetch" in child.name]
+
+
+def arrays_in_shared_memory() -> list:
+    return [thing for thing in gc.get_objects() if type(thing).__name__ == "SharedMemoryArray"]
 
 
 def train(dataset, total, *, batch_size=4, **options) -> list:
@@ -189,6 +194,7 @@ def test_workers_change_nothing_and_damage_is_named_once(damaged, tmp_path):
         streams.append(train(damaged, 250, batch_size=16, num_workers=num_workers, quarantine=quarantine))
         lists.append([json.loads(line) for line in path.read_text().splitlines()])
         assert workers_alive() == []
+        assert arrays_in_shared_memory() == []
     assert_equal(*streams)
     assert lists[0] == lists[1]
     assert sorted(entry["id"] for entry in lists[0]) == DAMAGED_IDS
@@ -289,6 +295,15 @@ def test_threads_decode_the_clips_of_one_batch_at_the_same_time(dataset, monkeyp
     monkeypatch.setattr(pipeline, "load_views", load)
     (batch,) = eval_batches(dataset_of([record.video for record in dataset][:2]), EVAL, batch_size=2)
     assert batch["mask"].all()
+
+
+def test_a_stream_that_is_cut_short_is_an_error(dataset):
+    batches = eval_batches(dataset, EVAL, batch_size=4)
+    batches._left += 1
+    received = []
+    with pytest.raises(RuntimeError, match="3 batches of test must all arrive, received all but 1"):
+        received.extend(batches)
+    assert len(received) == 3
 
 
 def test_closing_ends_threads_and_processes(dataset):
