@@ -25,7 +25,17 @@ def encode(tmp_path_factory):
     folder = tmp_path_factory.mktemp("encoded")
 
     def encode(
-        n=50, *, container="mp4", codec="libx264", size=(64, 80), rate=25, times=None, prepare=None, mux=None, **options
+        n=50,
+        *,
+        container="mp4",
+        codec="libx264",
+        size=(64, 80),
+        rate=25,
+        times=None,
+        prepare=None,
+        mux=None,
+        draw=numbered,
+        **options,
     ):
         file = folder / "video"
         with av.open(str(file), "w", format=container, options=mux or {}) as output:
@@ -37,7 +47,7 @@ def encode(tmp_path_factory):
             if prepare is not None:
                 prepare(stream)
             for k in range(n):
-                frame = av.VideoFrame.from_ndarray(numbered(k, *size), format="rgb24")
+                frame = av.VideoFrame.from_ndarray(draw(k, *size), format="rgb24")
                 if times is not None:
                     frame.pts, frame.time_base = times[k], Fraction(1, 1000)
                 output.mux(stream.encode(frame))

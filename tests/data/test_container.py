@@ -130,7 +130,7 @@ def test_a_header_without_frames(kind, tmp_path):
         stream = output.add_stream("mpeg4", rate=25)
         stream.width, stream.height, stream.pix_fmt = 80, 64, "yuv420p"
         output.start_encoding()
-    refused(path, "holds no frame of video|known container")
+    refused(path, "holds no|known container")
 
 
 @pytest.mark.parametrize("name", CONTAINERS)
