@@ -1,0 +1,105 @@
+"""The command line: help with examples, usage errors in one sentence, and commands that need no training."""
+
+import json
+
+import pytest
+
+from jaxvid import cli
+
+COMMANDS = [
+    ["train"],
+    ["eval"],
+    ["models"],
+    ["data"],
+    ["data", "make"],
+    ["data", "check"],
+    ["data", "browse"],
+    ["bench"],
+    ["doctor"],
+]
+
+
+@pytest.mark.parametrize("command", [[], *COMMANDS], ids=" ".join)
+def test_every_help_shows_an_example(command, capsys):
+    with pytest.raises(SystemExit) as caught:
+        cli.main([*command, "--help"])
+    assert caught.value.code == 0
+    text = capsys.readouterr().out
+    assert "examples:" in text
+    assert f"jaxvid {' '.join(command)}".strip() in text.split("examples:")[1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["trian"], "invalid choice: 'trian'"),
+        (["train", "--workdir=x"], "the following arguments are required: --config"),
+        (["eval", "--checkpoint=x", "--outptu=y"], "Did you mean --output?"),
+        (["train", "--config=c.py", "--workdir=x", "--config.data.root"], "--config.data.root must have a value"),
+        (["models", "--config.data.root=x"], "may only be given to a command that reads a config"),
+        (["models", "--json", "--markdown"], "not allowed with argument"),
+    ],
+)
+def test_wrong_usage_is_one_sentence_and_status_2(arguments, sentence, capsys):
+    assert cli.main(arguments) == 2
+    error = capsys.readouterr().err.strip()
+    assert sentence in error
+    assert "\n" not in error
+
+
+@pytest.mark.parametrize(
+    ("override", "sentence"),
+    [
+        ("--config.optimizer.learning_rte=1", "did you mean optimizer.learning_rate?"),
+        ("--config.train.batch_size=many", "train.batch_size must be an integer, received 'many'."),
+        ("--config.data.crop_size=999", "data.crop_size must be <= data.short_side[0]"),
+    ],
+)
+def test_a_wrong_config_is_one_sentence_and_status_1(override, sentence, capsys, tmp_path):
+    path = tmp_path / "c.py"
+    path.write_text("from jaxvid.config import base\n\n\ndef get_config():\n    return base()\n")
+    assert cli.main(["train", f"--config={path}", f"--workdir={tmp_path}", override]) == 1
+    error = capsys.readouterr().err.strip()
+    assert sentence in error
+    assert "\n" not in error
+
+
+def test_an_override_may_follow_as_a_word_of_its_own(capsys, tmp_path):
+    path = tmp_path / "c.py"
+    path.write_text("from jaxvid.config import base\n\n\ndef get_config():\n    return base()\n")
+    assert cli.main(["train", "--config", str(path), "--workdir", str(tmp_path), "--config.train.seed", "x"]) == 1
+    assert "train.seed must be an integer, received 'x'" in capsys.readouterr().err
+
+
+def test_debug_keeps_the_traceback(tmp_path):
+    with pytest.raises(ValueError, match="existing file"):
+        cli.main(["train", "--debug", "--config=no.py", f"--workdir={tmp_path}"])
+
+
+def test_version(capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["--version"])
+    assert capsys.readouterr().out.startswith("jaxvid 0.")
+
+
+def test_models_as_json(capsys):
+    assert cli.main(["models", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    row = next(row for row in rows if row["name"] == "srtg_r3d_34")
+    assert row["params"] == 83_861_072
+    assert row["clip"] == [16, 224, 224]
+    assert abs(row["macs"] / 42.677e9 - 1) < 0.005
+
+
+def test_an_absent_checkpoint_is_one_sentence(capsys, tmp_path):
+    assert cli.main(["eval", f"--checkpoint={tmp_path / 'nowhere'}"]) == 1
+    error = capsys.readouterr().err.strip()
+    assert "nowhere" in error
+    assert "\n" not in error
+
+
+def test_doctor_prints_a_line_for_each_check(capsys):
+    status = cli.main(["doctor"])
+    lines = capsys.readouterr().out.splitlines()
+    assert status in (0, 1)
+    assert any(line.startswith(("PASS", "WARN", "FAIL")) and "jax" in line for line in lines)
