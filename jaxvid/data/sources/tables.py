@@ -143,7 +143,7 @@ def _read_file(file: Path, text: str, id_columns: Sequence[str], rows: list[Row]
         for fields in reader:
             _add_row(f"{file}:{reader.line_num}", fields, id_column, rows, problems)
     except csv.Error as error:
-        problems.append(f"{file}:{reader.line_num}: a line must be valid CSV, received {error}")
+        problems.append(f"{file}:{reader.reader.line_num}: a line must be valid CSV, received {error}")
 
 
 def _add_row(place: str, fields: dict, id_column: str, rows: list[Row], problems: list[str]) -> None:
