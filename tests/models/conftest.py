@@ -1,0 +1,80 @@
+"""The deterministic fill of full-size networks, and what it takes to compare one with torch's numbers."""
+
+import math
+
+import flax.traverse_util
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxvid.models import convert, cost
+
+
+def hash_fill(position: int, shape: tuple[int, ...], low: float, high: float) -> np.ndarray:
+    """Uniform-looking numbers from the element's flat index and the tensor's position in the sorted list of keys."""
+    with np.errstate(over="ignore"):
+        h = np.arange(math.prod(shape), dtype=np.uint32) * np.uint32(2654435761)
+        h += np.uint32((position * 40503 + 12345) % 2**32)
+        h ^= h >> np.uint32(16)
+        h *= np.uint32(2246822519)
+        h ^= h >> np.uint32(13)
+        h *= np.uint32(3266489917)
+        h ^= h >> np.uint32(16)
+    return (low + (high - low) * (h / 2**32)).astype(np.float32).reshape(shape)
+
+
+def _range(key: str, shape: tuple[int, ...]) -> tuple[float, float]:
+    if key.endswith("running_var"):
+        return 0.5, 1.5
+    if key.endswith("running_mean"):
+        return -0.1, 0.1
+    if "lstm" in key:
+        bound = 1.5 * math.sqrt(3 / shape[-1])
+        return (-bound, bound) if len(shape) > 1 else (-0.2, 1.6)
+    if len(shape) == 1:
+        return (0.8, 1.2) if key.endswith("weight") else (-0.1, 0.1)
+    bound = math.sqrt(6 / math.prod(shape[1:]))
+    return -bound, bound
+
+
+def torch_shapes(name: str, model) -> dict[str, tuple[int, ...]]:
+    """The torch state dict of a network: key -> shape, with the counters that torch's BatchNorm keeps."""
+    shapes = {}
+    for path, leaf in flax.traverse_util.flatten_dict(dict(cost.variable_shapes(model))).items():
+        key = convert.torch_key(name, model, path)
+        shape = leaf.shape
+        shapes[key] = (shape[4], shape[3], *shape[:3]) if len(shape) == 5 else tuple(reversed(shape))
+        if key.endswith("running_mean"):
+            shapes[key.replace("running_mean", "num_batches_tracked")] = ()
+    return shapes
+
+
+@pytest.fixture(scope="session")
+def fill():
+    return hash_fill
+
+
+@pytest.fixture(scope="session")
+def shapes_of():
+    return torch_shapes
+
+
+@pytest.fixture(scope="session")
+def hashed_arrays():
+    """``(name, model) -> torch state dict`` in which every tensor is hashed."""
+
+    def make(name: str, model) -> dict[str, np.ndarray]:
+        shapes = torch_shapes(name, model)
+        return {
+            key: hash_fill(position, shapes[key], *_range(key, shapes[key]))
+            for position, key in enumerate(sorted(shapes))
+            if not key.endswith("num_batches_tracked")
+        }
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def video_from_torch():
+    """``[N C T H W] -> [N T H W C]``."""
+    return lambda array: jnp.asarray(np.ascontiguousarray(np.moveaxis(array, 1, -1)))

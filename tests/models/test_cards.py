@@ -1,0 +1,95 @@
+"""The model table: its figures, its forms, and the README's copy of it."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+
+from jaxvid.models import MODELS, cards, figures
+
+README = Path(__file__).parents[2] / "README.md"
+
+
+def test_every_model_has_a_card_in_the_order_of_the_registry():
+    assert [row["name"] for row in cards.table()] == list(MODELS)
+    assert set(figures.COUNTED) <= set(MODELS)
+    assert set(figures.PRINTED) <= set(MODELS)
+
+
+def _unless_deep(name):
+    deep = "_152" in name or "_200" in name
+    return pytest.param(name, marks=pytest.mark.slow if deep else ())
+
+
+@pytest.mark.parametrize("name", [_unless_deep(name) for name in figures.COUNTED])
+def test_stored_counts_are_fresh(name):
+    assert cards.count(name) == figures.COUNTED[name]
+
+
+def test_card_of_a_network_without_stored_counts_is_counted(monkeypatch):
+    stored = cards.card("r3d_18")
+    monkeypatch.setattr(cards, "COUNTED", {})
+    assert cards.card("r3d_18") == stored
+    assert (stored.params, stored.macs, stored.clip) == (33_371_472, 25_304_965_120, (16, 224, 224))
+
+
+@pytest.mark.parametrize("name", list(figures.PRINTED))
+def test_printed_figures_agree_or_carry_a_remark(name):
+    row = cards.card(name)
+    assert row.source
+    if row.paper_params and "parameters are" not in row.remark:
+        digits = len(row.paper_params.partition(".")[2])
+        # Some tables round, others cut off.
+        assert abs(row.params / 1e6 - float(row.paper_params)) < 10.0**-digits
+    printed = float(row.paper_gflops) * 1e9
+    if "twice the multiply-adds," in row.remark or row.remark.endswith("twice the multiply-adds"):
+        assert printed == pytest.approx(2 * row.macs, rel=0.015)
+    elif "r2plus1d_50_hara" in row.remark:
+        assert printed == pytest.approx(2 * cards.card("r2plus1d_50_hara").macs, rel=0.01)
+    elif "multiply-adds of" in row.remark:
+        assert printed == pytest.approx(cards.card(row.remark.split()[-1]).macs, rel=0.01)
+    else:
+        assert "not reproduced" in row.remark
+        assert all(abs(printed / (k * row.macs) - 1) > 0.03 for k in (1, 2))
+
+
+def test_json_is_a_list_of_objects():
+    rows = json.loads(cards.to_json())
+    assert len(rows) == len(MODELS)
+    assert rows[0] == {
+        "name": "r3d_18",
+        "params": 33_371_472,
+        "macs": 25_304_965_120,
+        "clip": [16, 224, 224],
+        "num_classes": 400,
+        "paper_params": None,
+        "paper_gflops": None,
+        "source": "Stergiou & Poppe 2021, the authors' code",
+        "remark": "",
+    }
+    assert {field.name for field in dataclasses.fields(cards.Card)} == set(rows[0])
+
+
+def test_markdown_and_text_show_the_same_row():
+    assert (
+        "| srtg_r3d_50 | 56,904,656 | 26.498 | 56.9 | 52.7 | Stergiou, thesis 2022, tables 4.2 and 6.2 "
+        "| GFLOPs are twice the multiply-adds |"
+    ) in cards.to_markdown(["srtg_r3d_50"]).splitlines()
+    lines = cards.to_text(["srtg_r3d_50", "r3d_18"]).splitlines()
+    assert lines[3].split()[:5] == ["srtg_r3d_50", "56,904,656", "26.498", "56.9", "52.7"]
+    assert lines[-1] == "srtg_r3d_50: GFLOPs are twice the multiply-adds"
+    assert lines[2].index("source") == lines[3].index("Stergiou")
+
+
+def test_put_into_replaces_the_block_only():
+    document = f"before\n{cards.BEGIN}\nold\n{cards.END}\nafter\n"
+    assert cards.put_into(document) == f"before\n{cards.BEGIN}\n{cards.to_markdown()}\n{cards.END}\nafter\n"
+    assert cards.put_into(cards.put_into(document)) == cards.put_into(document)
+    with pytest.raises(ValueError, match="must hold the markers"):
+        cards.put_into("nothing")
+
+
+def test_readme_holds_the_table():
+    text = README.read_text()
+    assert cards.put_into(text) == text, "put the output of `jaxvid models --markdown` between the markers"

@@ -1,0 +1,127 @@
+"""Torch state dicts: every array exactly once, or one sentence that says what is wrong."""
+
+import flax.traverse_util
+import jax
+import numpy as np
+import pytest
+
+from jaxvid import models
+from jaxvid.models import cost
+from jaxvid.models.convert import convert_state_dict, torch_key
+
+CASES = ["r3d_18", "r2plus1d_18", "wide_r3d_50", "srtg_r3d_18", "srtg_r2plus1d_50", "resnet3d_18_hara",
+         "resnet3d_50_hara", "r2plus1d_18_hara", "r2plus1d_50_hara", "srtg_resnet3d_50_hara"]  # fmt: skip
+
+
+@pytest.fixture
+def arrays(shapes_of):
+    """``(name, **options) -> state dict`` in which every array holds numbers of its own."""
+
+    def make(name, **options):
+        rng = np.random.default_rng(0)
+        model = models.build(name, num_classes=3, width=4, **options)
+        return {key: rng.normal(size=shape).astype(np.float32) for key, shape in shapes_of(name, model).items()}
+
+    return make
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_every_array_arrives_once(name, arrays):
+    given = arrays(name)
+    model = models.build(name, 3, width=4)
+    variables = convert_state_dict(name, given, width=4)
+    assert jax.tree.map(np.shape, variables) == jax.tree.map(np.shape, dict(cost.variable_shapes(model)))
+    used = set()
+    for path, array in flax.traverse_util.flatten_dict(variables).items():
+        key = torch_key(name, model, path)
+        used.add(key)
+        source = given[key]
+        expected = source.transpose(2, 3, 4, 1, 0) if source.ndim == 5 else source.T
+        np.testing.assert_array_equal(array, expected)
+        assert array.dtype == np.float32
+    assert used == {key for key in given if not key.endswith("num_batches_tracked")}
+
+
+@pytest.mark.parametrize(
+    ("name", "keys"),
+    [
+        ("r3d_18", ["stem.0.weight", "stem.1.running_var", "layer2.0.conv1.0.0.weight", "layer2.0.downsample.1.bias"]),
+        ("r2plus1d_50", ["stem.3.weight", "stem.4.weight", "layer1.0.conv1.0.weight", "layer1.0.conv2.0.3.weight"]),
+        ("srtg_r3d_18", ["layer4.1.sar.lstm.weight_hh_l1", "layer4.1.sar.lstm.bias_ih_l0", "fc.bias"]),
+        ("resnet3d_50_hara", ["conv1.weight", "bn1.weight", "layer1.0.conv3.weight", "layer1.0.bn3.running_mean"]),
+        ("r2plus1d_50_hara", ["conv1_s.weight", "bn1_t.bias", "layer1.0.conv1.weight", "layer1.0.bn1.bias",
+                              "layer1.0.conv2_t.weight", "layer1.0.bn2_s.bias", "layer1.0.bn2_t.bias"]),
+        ("r2plus1d_18_hara", ["layer1.0.conv1_s.weight", "layer1.0.bn1_s.bias", "layer1.0.conv2_t.weight"]),
+    ],
+)  # fmt: skip
+def test_names_of_the_authors(name, keys, shapes_of):
+    assert set(keys) <= set(shapes_of(name, models.build(name, 3, width=4)))
+
+
+@pytest.mark.parametrize("cell", ["gru", "rnn"])
+def test_other_cells(cell, arrays):
+    given = arrays("srtg_r3d_18", cell=cell, num_layers=1)
+    assert f"layer1.0.sar.{cell}.weight_ih_l0" in given
+    variables = convert_state_dict("srtg_r3d_18", given, width=4, cell=cell, num_layers=1)
+    assert "input_kernel_0" in variables["params"]["stage1"]["block0"]["srtg"]
+
+
+def test_peepholes_have_no_torch_layout(arrays):
+    with pytest.raises(ValueError, match=r"cell must be lstm, gru or rnn, .* received cell='peephole_lstm'"):
+        convert_state_dict("srtg_r3d_18", arrays("srtg_r3d_18"), width=4, cell="peephole_lstm")
+
+
+def test_prefix_of_data_parallel_and_half_precision(arrays):
+    given = arrays("r3d_18")
+    wrapped = {f"module.{key}": array.astype(np.float16) for key, array in given.items()}
+    plain = convert_state_dict("r3d_18", {k: v.astype(np.float16) for k, v in given.items()}, width=4)
+    jax.tree.map(np.testing.assert_array_equal, convert_state_dict("r3d_18", wrapped, width=4), plain)
+
+
+def test_an_array_with_and_without_the_prefix_is_refused(arrays):
+    given = arrays("r3d_18")
+    with pytest.raises(ValueError, match=r"every array must occur once, received 'fc\.bias' with and without"):
+        convert_state_dict("r3d_18", given | {"module.fc.bias": given["fc.bias"]}, width=4)
+
+
+def test_missing_and_superfluous_arrays_are_listed_together(arrays):
+    given = arrays("r3d_18")
+    del given["stem.0.weight"], given["layer3.0.conv1.1.running_mean"]
+    given["layer9.0.weight"] = np.zeros(3)
+    with pytest.raises(ValueError, match="must be exactly those of 'r3d_18'") as error:
+        convert_state_dict("r3d_18", given, width=4)
+    message = str(error.value)
+    for part in ("2 missing", "stem.0.weight", "layer3.0.conv1.1.running_mean", "1 superfluous (layer9.0.weight)"):
+        assert part in message
+    assert "these are weights" not in message
+
+
+def test_long_lists_are_cut(arrays):
+    given = {key: array for key, array in arrays("r3d_18").items() if not key.startswith("layer")}
+    with pytest.raises(ValueError, match=r"95 missing \(.*; and 75 more\)"):
+        convert_state_dict("r3d_18", given, width=4)
+
+
+def test_plain_weights_for_srtg_and_back_are_recognised(arrays):
+    with pytest.raises(ValueError, match="these are weights of the plain network 'r3d_18'"):
+        convert_state_dict("srtg_r3d_18", arrays("r3d_18"), width=4)
+    with pytest.raises(ValueError, match="these are weights of the SRTG network 'srtg_r3d_18'"):
+        convert_state_dict("r3d_18", arrays("srtg_r3d_18"), width=4)
+
+
+def test_wrong_shapes_name_both_sides(arrays):
+    given = arrays("r3d_18")
+    given["stem.0.weight"] = np.zeros((4, 3, 3, 5, 5))
+    given["layer1.0.conv1.1.bias"] = np.zeros(7)
+    with pytest.raises(ValueError, match="must have the network's shapes") as error:
+        convert_state_dict("r3d_18", given, width=4)
+    message = str(error.value)
+    assert "stem.0.weight (4, 3, 3, 7, 7) (ours: stem/conv/kernel (3, 7, 7, 3, 4)), received (4, 3, 3, 5, 5)" in message
+    assert "layer1.0.conv1.1.bias (4,) (ours: stage1/block0/norm1/bias (4,)), received (7,)" in message
+
+
+def test_another_number_of_classes_names_both(arrays):
+    with pytest.raises(ValueError, match=r"num_classes=400 and a classifier of 3 classes \(fc\.weight\)"):
+        convert_state_dict("r3d_18", arrays("r3d_18"), num_classes=400, width=4)
+    with pytest.raises(ValueError, match=r"must hold the classifier 'fc\.weight'"):
+        convert_state_dict("r3d_18", {}, width=4)

@@ -1,0 +1,72 @@
+"""Full-size networks against the logits that the authors' code computed from the same hashed weights."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxvid import models
+from jaxvid.models import cost
+from jaxvid.models.convert import convert_state_dict
+
+# name -> name of the golden file; the three that are not marked slow cover both blocks, (2+1)D and SRTG.
+NETWORKS = [
+    ("r3d_18", "r3d_18"),
+    pytest.param("r3d_34", "r3d_34", marks=pytest.mark.slow),
+    ("r3d_50", "r3d_50"),
+    pytest.param("r2plus1d_34", "r2plus1d_34", marks=pytest.mark.slow),
+    pytest.param("wide_r3d_50", "wide_r3d50_2", marks=pytest.mark.slow),
+    pytest.param("srtg_r3d_34", "srtg_r3d_34", marks=pytest.mark.slow),
+    ("srtg_r2plus1d_50", "srtg_r2plus1d_50"),
+]
+
+
+def test_the_fill_is_the_one_of_the_golden_files(golden, fill):
+    check = golden("hashfill_check")
+    np.testing.assert_array_equal(fill(3, (16,), -1, 1), check["a"])
+    np.testing.assert_array_equal(fill(0, (8,), 0, 1), check["b"])
+
+
+@pytest.mark.parametrize(("name", "file"), NETWORKS)
+def test_logits_and_stages_equal_the_authors(name, file, golden, fill, hashed_arrays, video_from_torch):
+    expected = golden(f"hashnet_{file}")
+    model = models.build(name, num_classes=400)
+    assert cost.count_parameters(model) == int(expected["params"])
+    variables = convert_state_dict(name, hashed_arrays(name, model))
+    video = video_from_torch(fill(10000, tuple(expected["clip_shape"]), -1.7, 1.7))
+
+    def outputs(variables, video):
+        named = lambda module, _: module.name in ("stem", "stage1", "stage2", "stage3", "stage4")  # noqa: E731
+        logits, state = model.apply(
+            variables, video, train=False, capture_intermediates=named, mutable=["intermediates"]
+        )
+        blocks = {k: v["__call__"][0] for k, v in state["intermediates"].items()}
+        statistics = {k: jnp.stack([v.mean(), v.std(), jnp.abs(v).max()]) for k, v in blocks.items()}
+        return logits, statistics, blocks["stage4"].mean((1, 2, 3))
+
+    logits, statistics, features = jax.jit(outputs)(variables, video)
+    assert logits.dtype == jnp.float32
+    np.testing.assert_allclose(logits, expected["logits"], rtol=0, atol=1e-4 * expected["logits"].std())
+    if "fc_in" not in expected:
+        return
+    np.testing.assert_allclose(features, expected["fc_in"], rtol=1e-4, atol=1e-4 * expected["fc_in"].std())
+    for block in ("stem", "stage1", "stage2", "stage3", "stage4"):
+        stored = expected[f"stat_{block.replace('stage', 'layer')}_0"]
+        np.testing.assert_allclose(statistics[block], stored, rtol=1e-4, err_msg=block)
+
+
+@pytest.mark.data
+@pytest.mark.parametrize(
+    ("name", "file"),
+    [(name, {"wide_r3d_50": "wide_r3d50_2"}.get(name, name)) for name in
+     ("r3d_18", "r3d_34", "r3d_50", "r3d_101", "r2plus1d_34", "r2plus1d_50", "wide_r3d_50",
+      "srtg_r3d_34", "srtg_r3d_50", "srtg_r2plus1d_50")],
+)  # fmt: skip
+def test_torch_keys_and_shapes_are_the_authors(name, file, golden, shapes_of):
+    expected = {key: tuple(shape) for key, shape in golden("statedict_keys")[file].items()}
+    assert shapes_of(name, models.build(name, num_classes=400)) == expected
+
+
+def test_model_is_a_linen_module():
+    assert isinstance(models.build("r3d_18", num_classes=3), nn.Module)
