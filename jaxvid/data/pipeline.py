@@ -13,6 +13,7 @@ from __future__ import annotations
 import functools
 import gc
 import logging
+import weakref
 from collections.abc import Iterator
 
 import grain
@@ -150,7 +151,8 @@ class Batches(Iterator[Batch]):
         self._num_workers = min(num_workers, len(source))  # a process without a batch would only cost its start
         self._left = len(source)
         self._iterator = _read_ahead(source, self._num_workers)
-        self._closed = False
+        # Also when nobody closes: with the last reference, or at the interpreter's exit while its modules still work.
+        self._end = weakref.finalize(self, _end, source, self._iterator, self._num_workers)
 
     def __iter__(self) -> Batches:
         return self
@@ -158,7 +160,7 @@ class Batches(Iterator[Batch]):
     def __next__(self) -> Batch:
         if not self._left:
             self.close()  # before Grain raises its StopIteration, whose traceback would keep the last batch alive
-        if self._closed:
+        if not self._end.alive:
             raise StopIteration
         try:
             video, rows = self._receive()
@@ -196,15 +198,8 @@ class Batches(Iterator[Batch]):
 
     def close(self) -> None:
         """Ends all threads and processes. Batches that nobody took are dropped; a later ``next`` finds the end."""
-        if not self._closed:
-            self._closed = True
-            self._source.close()
-            self._iterator.close()
-            self._iterator = iter(())  # the queues of the processes go with it
-            if self._num_workers:
-                # Grain's reading threads end by an exception in a cycle of frames that hold each worker's last batch.
-                # Only the collector frees them, and until it comes round they fill shared memory.
-                gc.collect()
+        self._end()  # runs once
+        self._iterator = iter(())  # the queues of the processes go with it
 
     def __enter__(self) -> Batches:
         return self
@@ -212,9 +207,14 @@ class Batches(Iterator[Batch]):
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def __del__(self) -> None:
-        if not getattr(self, "_closed", True):  # the constructor may have failed
-            self.close()
+
+def _end(source: BatchSource, iterator: grain.DatasetIterator, num_workers: int) -> None:
+    source.close()
+    iterator.close()
+    if num_workers:
+        # Grain's reading threads end by an exception in a cycle of frames that hold each worker's last batch. Only the
+        # collector frees them, and until it comes round they fill shared memory.
+        gc.collect()
 
 
 def _read_ahead(source: BatchSource, num_workers: int) -> grain.DatasetIterator:
