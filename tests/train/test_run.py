@@ -1,0 +1,88 @@
+"""Evaluating a checkpoint from its folder alone, and pooling folds."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+from jaxvid import evaluation
+from jaxvid.train import assemble, cross_validate, evaluate_run, load_run, train
+from jaxvid.train.folds import fold_config, pool
+
+
+@pytest.fixture(scope="module")
+def run(tiny, tmp_path_factory):
+    return train(tiny(**{"optimizer.ema_decay": 0.5}), tmp_path_factory.mktemp("run"))
+
+
+def test_the_evaluation_of_a_checkpoint_is_that_of_the_run(run):
+    done = evaluate_run(run.workdir)
+    assert {name: done.metrics[name] for name in run.metrics} == run.metrics
+    assert done.output == run.workdir / "eval"
+    assert json.loads((done.output / "metrics.json").read_text())["top1"] == run.metrics["top1"]
+    with np.load(done.output / "predictions.npz") as arrays:
+        assert arrays["ids"].tolist() == list(range(6))
+        assert arrays["view_scores"].shape == (6, 1, 3)
+        np.testing.assert_allclose(arrays["scores"].sum(-1), 1, rtol=1e-6)
+    assert (done.output / "confusion.png").stat().st_size > 1000
+    assert "clap" in done.table
+
+
+def test_multi_view_scores_are_the_mean_over_views(run, tmp_path):
+    done = evaluate_run(run.workdir, tmp_path, {"eval.num_clips": 2, "eval.num_crops": 3})
+    assert done.predictions.logits.shape == (6, 6, 3)
+    np.testing.assert_allclose(done.predictions.view_scores.mean(1), done.predictions.scores, atol=1e-6)
+
+
+def test_best_and_newest_and_one_step_are_found(run):
+    assert load_run(run.workdir).step == run.step
+    assert load_run(run.workdir / "checkpoints" / str(run.step)).step == run.step
+    assert load_run(run.workdir, best=True).step in (2, 4)
+
+
+def test_it_may_be_evaluated_on_another_number_of_devices(run, tmp_path):
+    one = evaluate_run(run.workdir, tmp_path / "one", {"train.mesh": (("data", 1),)})
+    eight = evaluate_run(run.workdir, tmp_path / "eight", {"train.mesh": (("data", 8),)})
+    np.testing.assert_allclose(one.predictions.logits, eight.predictions.logits, atol=1e-5)
+
+
+def test_what_the_network_was_trained_with_may_not_change(run):
+    with pytest.raises(ValueError, match=r"model\.width may not be changed at evaluation"):
+        load_run(run.workdir, {"model.width": 4})
+    with pytest.raises(ValueError, match=r"did you mean eval\.num_clips"):
+        load_run(run.workdir, {"eval.num_clip": 4})
+
+
+def test_a_fold_fills_in_both_split_names(tiny):
+    config = tiny(**{"data.folds": ("a",), "data.train_split": "train-{fold}", "data.eval_split": "val-{fold}"})
+    one = fold_config(config, "a")
+    assert (one.data.train_split, one.data.eval_split, one.data.folds) == ("train-a", "val-a", ())
+
+
+def test_pooled_folds_count_every_clip_once(run):
+    part = evaluate_run(run.workdir).predictions
+    both = pool([part, part])
+    assert both.ids.tolist() == list(range(12))
+    assert evaluation.summarize(both, ("a", "b", "c"))["top1"] == evaluation.summarize(part, ("a", "b", "c"))["top1"]
+
+
+def test_cross_validation_trains_each_fold_and_reports_over_all(tiny, monkeypatch, tmp_path):
+    opened = []
+
+    def open_dataset(config, split):
+        opened.append(split)
+        dataset = original(config, split.split("-")[0])
+        return dataclasses.replace(dataset, split=split)
+
+    original = assemble.open_dataset
+    monkeypatch.setattr(assemble, "open_dataset", open_dataset)
+    folds = {"data.folds": ("a", "b"), "data.train_split": "train-{fold}", "data.eval_split": "val-{fold}"}
+    config = tiny(**folds, **{"train.num_epochs": 0.5})
+    result = cross_validate(config, tmp_path)
+    assert result.finished
+    assert result.metrics["num_clips"] == 12
+    assert set(result.per_fold) == {"a", "b"}
+    assert result.metrics["fold_mean_top1"] == pytest.approx(sum(result.per_fold.values()) / 2)
+    assert json.loads((tmp_path / "metrics.json").read_text())["per_fold"] == result.per_fold
+    assert {"train-a", "val-a", "train-b", "val-b"} <= set(opened)
