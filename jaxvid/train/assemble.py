@@ -68,6 +68,7 @@ def eval_clips(config: Config) -> EvalClips:
         short_side=config.eval.short_side,
         crop_size=config.eval.crop_size,
         frame_order=config.eval.frame_order,
+        sampler=config.data.sampler,
     )
 
 
