@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 IMPLEMENTATIONS = ("direct", "folded")
 
+CONCAT_CHANNELS = 4
+"""Up to this many input channels (RGB, in a stem) ``folded`` is one 2-D convolution of concatenated frames."""
+
 
 def conv3d(
     x: Float[Array, "N T H W I"],
@@ -49,13 +52,12 @@ def conv3d(
     """
     pads = _check(x, kernel, strides, padding, dilation, groups, implementation)
     kernel = kernel.astype(x.dtype)
-    name = implementation or _choose(kernel)
-    function = _conv3d_direct if name == "direct" else _conv3d_folded
+    function = _conv3d_direct if (implementation or _choose()) == "direct" else _conv3d_folded
     return function(x, kernel, tuple(strides), pads, tuple(dilation), groups)
 
 
-def _choose(kernel: Array) -> str:
-    return "folded" if jax.default_backend() == "cpu" and max(kernel.shape[:3]) > 1 else "direct"
+def _choose() -> str:
+    return "folded" if jax.default_backend() == "cpu" else "direct"
 
 
 def _conv3d_direct(x: Array, kernel: Array, strides: Size3, pads: tuple, dilation: Size3, groups: int) -> Array:
@@ -71,25 +73,60 @@ def _conv3d_direct(x: Array, kernel: Array, strides: Size3, pads: tuple, dilatio
 
 
 def _conv3d_folded(x: Array, kernel: Array, strides: Size3, pads: tuple, dilation: Size3, groups: int) -> Array:
+    if groups == 1 and x.shape[-1] <= CONCAT_CHANNELS:
+        return _fold_concatenated(x, kernel, strides, pads, dilation)
+    return _fold_sum(x, kernel, strides, pads, dilation, groups)
+
+
+def _fold_sum(x: Array, kernel: Array, strides: Size3, pads: tuple, dilation: Size3, groups: int) -> Array:
+    """One 2-D convolution per tap in time, of the frames that the tap really sees; the results are added."""
+    frames = x.shape[1]
+    out_frames = _out_frames(frames, kernel.shape[0], strides[0], pads[0], dilation[0])
+    total = 0
+    for k in range(kernel.shape[0]):
+        # Output frame t sees input frame t * stride + offset; the others see padding, and what that adds is zero.
+        offset = k * dilation[0] - pads[0][0]
+        first = max(0, -(offset // strides[0]))
+        last = min(out_frames - 1, (frames - 1 - offset) // strides[0])
+        if last < first:
+            continue
+        start = first * strides[0] + offset
+        seen = lax.slice_in_dim(x, start, start + (last - first) * strides[0] + 1, strides[0], axis=1)
+        part = _conv2d(seen, kernel[k], strides[1:], pads[1:], dilation[1:], groups)
+        total += jnp.pad(part, ((0, 0), (first, out_frames - 1 - last), (0, 0), (0, 0), (0, 0)))
+    return total
+
+
+def _fold_concatenated(x: Array, kernel: Array, strides: Size3, pads: tuple, dilation: Size3) -> Array:
+    """One 2-D convolution, with the frames that an output frame sees side by side as channels."""
+    taps, height, width, channels, features = kernel.shape
+    out_frames = _out_frames(x.shape[1], taps, strides[0], pads[0], dilation[0])
     x = jnp.pad(x, ((0, 0), pads[0], (0, 0), (0, 0), (0, 0)))
-    n, frames, height, width, channels = x.shape
-    taps = kernel.shape[0]
-    out_frames = (frames - dilation[0] * (taps - 1) - 1) // strides[0] + 1
-    total = None
-    for k in range(taps):
-        start = k * dilation[0]
-        seen = x[:, start : start + (out_frames - 1) * strides[0] + 1 : strides[0]]
-        part = lax.conv_general_dilated(
-            seen.reshape(n * out_frames, height, width, channels),
-            kernel[k],
-            strides[1:],
-            pads[1:],
-            rhs_dilation=dilation[1:],
-            dimension_numbers=("NHWC", "HWIO", "NHWC"),
-            feature_group_count=groups,
-        )
-        total = part if total is None else total + part
-    return total.reshape(n, out_frames, *total.shape[1:])
+    span = (out_frames - 1) * strides[0] + 1
+    starts = [k * dilation[0] for k in range(taps)]
+    seen = jnp.concatenate([lax.slice_in_dim(x, k, k + span, strides[0], axis=1) for k in starts], axis=-1)
+    kernel = jnp.moveaxis(kernel, 0, 2).reshape(height, width, taps * channels, features)
+    return _conv2d(seen, kernel, strides[1:], pads[1:], dilation[1:], 1)
+
+
+def _out_frames(frames: int, taps: int, stride: int, pads: tuple[int, int], dilation: int) -> int:
+    return (frames + sum(pads) - dilation * (taps - 1) - 1) // stride + 1
+
+
+def _conv2d(x: Array, kernel: Array, strides: tuple, pads: tuple, dilation: tuple, groups: int) -> Array:
+    """Convolves every frame of ``[N T H W I]`` with ``[kH kW J O]``; a 1x1 kernel is a matrix product."""
+    if kernel.shape[:2] == (1, 1) and groups == 1 and not any(map(sum, pads)):
+        return x[:, :, :: strides[0], :: strides[1]] @ kernel[0, 0]
+    y = lax.conv_general_dilated(
+        x.reshape(-1, *x.shape[2:]),
+        kernel,
+        strides,
+        pads,
+        rhs_dilation=dilation,
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        feature_group_count=groups,
+    )
+    return y.reshape(*x.shape[:2], *y.shape[1:])
 
 
 def _check(

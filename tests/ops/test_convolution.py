@@ -1,0 +1,148 @@
+"""conv3d: literals, the equality of its formulations in value and gradient, dtypes and errors."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxvid.ops import conv3d
+from jaxvid.ops import convolution as module
+
+CASES = {
+    # name: (x, kernel, strides, padding, dilation, groups)
+    "stem": ((2, 5, 9, 8, 3), (3, 7, 7, 3, 4), (1, 2, 2), (1, 3, 3), (1, 1, 1), 1),
+    "dense": ((2, 4, 5, 6, 6), (3, 3, 3, 6, 7), (1, 1, 1), (1, 1, 1), (1, 1, 1), 1),
+    "strided, odd": ((2, 5, 7, 7, 6), (3, 3, 3, 6, 5), (2, 2, 2), (1, 1, 1), (1, 1, 1), 1),
+    "one frame": ((2, 1, 3, 3, 5), (3, 3, 3, 5, 5), (1, 1, 1), (1, 1, 1), (1, 1, 1), 1),
+    "one frame, strided": ((2, 1, 3, 3, 5), (3, 3, 3, 5, 5), (2, 2, 2), (1, 1, 1), (1, 1, 1), 1),
+    "one frame, 4 channels": ((2, 1, 3, 3, 4), (3, 3, 3, 4, 5), (1, 1, 1), (1, 1, 1), (1, 1, 1), 1),
+    "two frames": ((1, 2, 3, 3, 5), (5, 3, 3, 5, 5), (1, 1, 1), (2, 1, 1), (1, 1, 1), 1),
+    "pointwise": ((2, 4, 5, 5, 6), (1, 1, 1, 6, 8), (1, 1, 1), (0, 0, 0), (1, 1, 1), 1),
+    "pointwise, strided": ((2, 5, 5, 4, 6), (1, 1, 1, 6, 8), (2, 2, 2), (0, 0, 0), (1, 1, 1), 1),
+    "pointwise, padded": ((1, 2, 3, 3, 5), (1, 1, 1, 5, 2), (1, 1, 1), (1, 1, 1), (1, 1, 1), 1),
+    "temporal": ((2, 5, 3, 3, 6), (3, 1, 1, 6, 4), (2, 1, 1), (1, 0, 0), (1, 1, 1), 1),
+    "spatial": ((2, 3, 5, 5, 6), (1, 3, 3, 6, 4), (1, 2, 2), (0, 1, 1), (1, 1, 1), 1),
+    "grouped": ((2, 3, 4, 4, 6), (3, 3, 3, 3, 4), (1, 1, 1), (1, 1, 1), (1, 1, 1), 2),
+    "depthwise": ((2, 3, 4, 4, 5), (3, 3, 3, 1, 5), (1, 1, 1), (1, 1, 1), (1, 1, 1), 5),
+    "dilated": ((1, 7, 7, 7, 5), (3, 3, 3, 5, 3), (2, 1, 1), (2, 2, 2), (2, 2, 2), 1),
+    "dilated, 3 channels": ((1, 7, 5, 5, 3), (3, 3, 3, 3, 3), (2, 1, 1), (2, 1, 1), (2, 1, 1), 1),
+    "uneven padding": ((1, 4, 4, 5, 5), (4, 4, 4, 5, 2), (1, 1, 1), ((2, 1), (2, 1), (0, 3)), (1, 1, 1), 1),
+    "SAME": ((1, 5, 6, 7, 5), (3, 4, 5, 5, 2), (2, 2, 3), "SAME", (1, 1, 1), 1),
+    "VALID": ((1, 5, 6, 7, 5), (3, 4, 5, 5, 2), (2, 2, 2), "VALID", (1, 1, 1), 1),
+    "long stride": ((1, 9, 4, 4, 5), (2, 1, 1, 5, 2), (4, 3, 1), (0, 0, 0), (1, 1, 1), 1),
+}
+
+
+def _inputs(case: str, dtype=jnp.float32):
+    x_shape, kernel_shape, strides, padding, dilation, groups = CASES[case]
+    x = jax.random.normal(jax.random.key(0), x_shape, dtype)
+    kernel = jax.random.normal(jax.random.key(1), kernel_shape) / np.sqrt(np.prod(kernel_shape[:4]))
+    return x, kernel, functools.partial(conv3d, strides=strides, padding=padding, dilation=dilation, groups=groups)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_folded_equals_direct_in_value_and_gradient(case):
+    x, kernel, conv = _inputs(case)
+
+    @jax.jit  # one compilation a case
+    def both(x, kernel):
+        results = []
+        for name in ("direct", "folded"):
+            y, pull = jax.vjp(lambda x, k, name=name: conv(x, k, implementation=name), x, kernel)
+            results.append((y, *pull(jnp.sin(jnp.arange(y.size, dtype=jnp.float32)).reshape(y.shape))))
+        return results
+
+    direct, folded = both(x, kernel)
+    np.testing.assert_allclose(folded[0], direct[0], rtol=0, atol=1e-5)
+    for received, expected in zip(folded[1:], direct[1:], strict=True):
+        assert np.abs(expected).max() > 0.01
+        np.testing.assert_allclose(received, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("implementation", [None, "direct", "folded"])
+def test_literal_by_hand(implementation):
+    # Frames 1, 2, 4 and the kernel (1, 10, 100) in time: no flip of the kernel, zeros outside.
+    x = jnp.array([1.0, 2.0, 4.0]).reshape(1, 3, 1, 1, 1)
+    kernel = jnp.array([1.0, 10.0, 100.0]).reshape(3, 1, 1, 1, 1)
+    y = conv3d(x, kernel, padding=(1, 0, 0), implementation=implementation)
+    np.testing.assert_array_equal(y.ravel(), [210.0, 421.0, 42.0])
+
+
+def test_is_a_sum_over_the_window():
+    """The plainest form of the definition, on an odd and strided case."""
+    x, kernel, conv = _inputs("strided, odd")
+    padded = np.pad(x, ((0, 0), (1, 1), (1, 1), (1, 1), (0, 0))).astype(np.float64)
+    y = conv(x, kernel)
+    assert y.shape == (2, 3, 4, 4, 5)
+    for t, h, w in np.ndindex(3, 4, 4):
+        window = padded[:, 2 * t : 2 * t + 3, 2 * h : 2 * h + 3, 2 * w : 2 * w + 3]
+        expected = np.einsum("nabci,abcio->no", window, np.asarray(kernel, np.float64))
+        np.testing.assert_allclose(y[:, t, h, w], expected, atol=1e-5)
+
+
+def test_taps_that_see_only_padding_are_not_computed():
+    x, kernel, conv = _inputs("one frame")
+    text = str(jax.make_jaxpr(lambda x: conv(x, kernel, implementation="folded"))(x))
+    assert text.count("conv_general_dilated[") == 1
+
+
+@pytest.mark.parametrize("implementation", ["direct", "folded"])
+def test_permuting_the_batch_permutes_the_result(implementation):
+    x, kernel, conv = _inputs("dense")
+    conv = jax.jit(functools.partial(conv, implementation=implementation))
+    np.testing.assert_allclose(conv(x[::-1], kernel), conv(x, kernel)[::-1], atol=1e-6)
+
+
+@pytest.mark.parametrize("case", ["stem", "dense", "pointwise, strided"])
+@pytest.mark.parametrize("implementation", ["direct", "folded"])
+def test_bfloat16_in_bfloat16_out(case, implementation):
+    x, kernel, conv = _inputs(case, jnp.bfloat16)
+
+    @jax.jit
+    def run(x, kernel):
+        y, pull = jax.vjp(lambda x, k: conv(x, k, implementation=implementation), x, kernel)
+        return y, conv(x.astype(jnp.float32), kernel), pull(y)
+
+    y, exact, grads = run(x, kernel)
+    assert y.dtype == jnp.bfloat16
+    np.testing.assert_allclose(y.astype(jnp.float32), exact, atol=0.05)
+    assert [g.dtype for g in grads] == [jnp.bfloat16, jnp.float32]
+
+
+def test_none_takes_folded_on_cpu_and_direct_elsewhere(monkeypatch):
+    x, kernel, conv = _inputs("temporal")
+
+    def primitives(**options):
+        return str(jax.make_jaxpr(lambda x: conv(x, kernel, **options))(x))
+
+    assert primitives() == primitives(implementation="folded") != primitives(implementation="direct")
+    monkeypatch.setattr(module.jax, "default_backend", lambda: "gpu")
+    assert primitives() == primitives(implementation="direct")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"implementation": "foldet"}, r"implementation must be one of direct, folded, received .* mean 'folded'\?"),
+        ({"strides": (1, 0, 1)}, r"strides must be three numbers >= 1 \(T, H, W\), received strides=\(1, 0, 1\)\."),
+        ({"dilation": (1, 1)}, r"dilation must be three numbers >= 1"),
+        ({"padding": "SAMe"}, r"padding must be 'SAME', 'VALID' or three numbers or pairs, received padding='SAMe'\."),
+        ({"padding": (1, 1)}, r"padding must have three entries \(T, H, W\), received padding=\(1, 1\)\."),
+        ({"groups": 4}, r"received I=6, groups=4"),
+        (
+            {"padding": (0, 0, 0), "dilation": (2, 1, 1)},
+            r"fit into the padded input, received 4 \+ 0 \+ 0 along T .* 5",
+        ),
+    ],
+)
+def test_errors_name_the_rule_and_the_value(change, message):
+    x, kernel = jnp.zeros((2, 4, 5, 6, 6)), jnp.zeros((3, 3, 3, 6, 7))
+    with pytest.raises(ValueError, match=message):
+        conv3d(x, kernel, **change)
+
+
+def test_wrong_rank_is_an_error():
+    with pytest.raises(ValueError, match=r"x must have the axes N T H W I .* received shapes \(4, 5, 6, 6\)"):
+        conv3d(jnp.zeros((4, 5, 6, 6)), jnp.zeros((3, 3, 3, 6, 7)))
