@@ -26,6 +26,9 @@ MAX_PIXELS = 8192 * 4320
 FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpeg,mpegts,mpegvideo,h264,asf,flv,ogg,gif"
 """libav's names of the containers that are opened. All hold their own data; playlists and scripts do not."""
 
+LENIENT = {"metadata_errors": "ignore"} if int(av.__version__.split(".")[0]) < 19 else {}
+"""Options of ``av.open`` for files whose titles are not UTF-8; from PyAV 19 on no option is needed."""
+
 _MAX_BOXES = 100_000  # of an MP4's top level; a fragmented recording has two for every few seconds
 _LIBAV_ERRORS = (av.FFmpegError, OSError, ValueError, OverflowError, MemoryError)
 
@@ -61,7 +64,7 @@ def open_container(video: str | os.PathLike | bytes) -> av.container.InputContai
     if isinstance(video, bytes):
         source, options["protocol_whitelist"] = io.BytesIO(video), "none"
     with reporting(video, "is not a video in a known container, or its header is damaged"):
-        container = av.open(source, metadata_errors="ignore", options=options)
+        container = av.open(source, options=options, **LENIENT)
     try:
         _check_stream(video, video_stream(container))
     except BadVideoError:
