@@ -1,0 +1,1 @@
+"""Data sets that jaxvid makes or describes by itself."""

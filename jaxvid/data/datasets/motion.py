@@ -1,0 +1,213 @@
+"""`motion`: an embedded data set whose classes differ in motion only; made by our own code at its first use.
+
+Twelve classes (:mod:`jaxvid.data.datasets.motion_classes`) over random appearance
+(:mod:`jaxvid.data.datasets.motion_scene`), as real H.264 files, together with the true region of the action::
+
+    ROOT/motion.json                  what it was made from
+    ROOT/train/CLASS/0000.mp4 ...     also readable by the source `folder`
+    ROOT/train/regions.npz            see jaxvid.data.datasets.motion_regions
+    ROOT/val/...
+    ROOT/tfds/motion/1.0.0/...        after make_tfds
+
+It is complete or absent: everything is written to ``ROOT.making`` and renamed at the end.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+from jaxvid.data.datasets.motion_classes import CLASS_NAMES
+from jaxvid.data.datasets.motion_files import ClipJob, file_name, make_clip
+from jaxvid.data.datasets.motion_regions import Regions, write_regions
+from jaxvid.data.parallel import WorkerDiedError, map_unordered
+from jaxvid.data.records import DatasetError, VideoDataset, VideoRecord
+from jaxvid.paths import data_dir
+
+log = logging.getLogger(__name__)
+
+VERSION = 1
+"""Raised whenever the clips change; a set that was made by another version is made again."""
+
+SPLITS = ("train", "val")
+DEFAULT_TRAIN, DEFAULT_VAL = 96, 24
+"""Clips of each class."""
+
+_RECIPE = "motion.json"
+
+
+def make_motion(
+    root: str | Path = "",
+    *,
+    num_train_per_class: int = DEFAULT_TRAIN,
+    num_val_per_class: int = DEFAULT_VAL,
+    seed: int = 0,
+    num_workers: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Path:
+    """Makes the data set, or finds that it is there already.
+
+    The files follow from the arguments alone, not from the number of processes. Another process that makes the same
+    set meanwhile is waited for.
+
+    Args:
+      root: its folder; empty: ``motion`` in the default folder of data (``$JAXVID_DATA``).
+      num_train_per_class: clips of each class in ``train``, at least 1.
+      num_val_per_class: clips of each class in ``val``, at least 1.
+      seed: of everything that is random, at least 0.
+      num_workers: processes; ``None``: one for each core; 0: none, it is done here.
+      progress: called with (clips that are done, all clips).
+
+    Returns:
+      The folder.
+
+    Raises:
+      ValueError: a number is out of its range, or ``root`` holds something else than a `motion`.
+    """
+    sizes = {"train": num_train_per_class, "val": num_val_per_class}
+    for split, size in sizes.items():
+        if size < 1:
+            raise ValueError(f"num_{split}_per_class must be >= 1, received num_{split}_per_class={size}.")
+    if seed < 0:
+        raise ValueError(f"seed must be >= 0, received seed={seed}.")
+    folder = _folder(root)
+    recipe = {"version": VERSION, "num_per_class": sizes, "seed": seed, "class_names": list(CLASS_NAMES)}
+    if _recipe_of(folder) == recipe:
+        return folder
+    with _alone(folder):
+        found = _recipe_of(folder)
+        if found == recipe:
+            return folder
+        _check_replaceable(folder, found)
+        log.info("Making the data set motion in %s.", folder)
+        making = folder.with_name(folder.name + ".making")
+        shutil.rmtree(making, ignore_errors=True)  # what an interrupted making left
+        _make(making, recipe, num_workers, progress)
+        if folder.exists():
+            log.warning("The data set motion in %s is made again: it was made from %s, now %s.", folder, found, recipe)
+            shutil.rmtree(folder)
+        making.rename(folder)
+    return folder
+
+
+def motion(
+    root: str, split: str, *, annotations: str = "", val_fraction: float = 0.0, make: bool = True
+) -> VideoDataset:
+    """One split of the data set, which is made if it is not there.
+
+    Args:
+      root: its folder; empty: the default one.
+      split: ``"train"`` or ``"val"``.
+      annotations: must be empty.
+      val_fraction: must be 0; the splits are fixed, because they share no appearance.
+      make: whether to make it when it is absent, or when it was made by another version of this code.
+
+    Raises:
+      ValueError: an option makes no sense here.
+      DatasetError: with ``make=False`` it is not there; or files of it are missing.
+    """
+    if annotations or val_fraction:
+        raise ValueError(
+            f"annotations and val_fraction must be empty and 0 for motion, whose splits are fixed, "
+            f"received annotations={annotations!r}, val_fraction={val_fraction}."
+        )
+    if split not in SPLITS:
+        raise ValueError(f"split must be one of {', '.join(SPLITS)} for motion, received split={split!r}.")
+    folder = _folder(root)
+    recipe = _recipe_of(folder)
+    if recipe is None or recipe["version"] != VERSION:
+        if not make:
+            raise DatasetError(f"{folder}: must hold version {VERSION} of motion, received {recipe}.")
+        sizes = recipe["num_per_class"] if recipe else {"train": DEFAULT_TRAIN, "val": DEFAULT_VAL}
+        make_motion(
+            folder,
+            num_train_per_class=sizes["train"],
+            num_val_per_class=sizes["val"],
+            seed=recipe["seed"] if recipe else 0,
+        )
+        recipe = _recipe_of(folder)
+    return _read(folder, split, recipe["num_per_class"][split])
+
+
+def make_tfds(root: str | Path = "") -> Path:
+    """Writes a made data set as a TFDS data set (ArrayRecord, no TensorFlow) too, to ``ROOT/tfds``.
+
+    Returns:
+      The folder of the TFDS data set, which the reader `tfds` takes.
+    """
+    from jaxvid.data.datasets.motion_tfds import build  # brings tensorflow-datasets
+
+    folder = _folder(root)
+    return build(folder, folder / "tfds")
+
+
+def _folder(root: str | Path) -> Path:
+    return (Path(root).expanduser() if str(root) else data_dir() / "motion").absolute()
+
+
+def _recipe_of(folder: Path) -> dict | None:
+    """What a finished data set was made from; ``None`` where there is none."""
+    try:
+        recipe = json.loads((folder / _RECIPE).read_text())
+    except (OSError, ValueError):
+        return None
+    return recipe if isinstance(recipe, dict) and {"version", "num_per_class", "seed"} <= set(recipe) else None
+
+
+def _check_replaceable(folder: Path, found: dict | None) -> None:
+    if folder.exists() and found is None and (not folder.is_dir() or any(folder.iterdir())):
+        raise ValueError(f"root must be absent, empty or a data set motion, received {folder}, which is none of them.")
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Only one process at a time; the system lets go of the lock when a process dies."""
+    import fcntl
+
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with open(folder.with_name(folder.name + ".lock"), "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _make(folder: Path, recipe: dict, num_workers: int | None, progress: Callable[[int, int], None] | None) -> None:
+    jobs = [
+        ClipJob(str(folder / split / file_name(label, number)), split, label, number, recipe["seed"])
+        for split in SPLITS
+        for label in range(len(CLASS_NAMES))
+        for number in range(recipe["num_per_class"][split])
+    ]
+    made: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+    for index, result in map_unordered(make_clip, jobs, num_workers=num_workers):
+        if isinstance(result, WorkerDiedError):
+            raise result
+        made[jobs[index].path] = result
+        if progress is not None:
+            progress(len(made), len(jobs))
+    for split in SPLITS:
+        own = [job for job in jobs if job.split == split]
+        boxes, masks = (np.stack([made[job.path][part] for job in own]) for part in (0, 1))
+        names = tuple(file_name(job.label, job.number) for job in own)
+        write_regions(folder / split, Regions(names, boxes, masks))
+    (folder / _RECIPE).write_text(json.dumps(recipe, indent=2) + "\n")
+    os.sync()  # before the rename: complete or absent, after a power cut too
+
+
+def _read(folder: Path, split: str, num_per_class: int) -> VideoDataset:
+    names = [(label, file_name(label, number)) for label in range(len(CLASS_NAMES)) for number in range(num_per_class)]
+    present = {f"{path.parent.name}/{path.name}" for path in (folder / split).glob("*/*.mp4")}
+    missing = [f"{folder / split / name}: must exist, received no file" for _, name in names if name not in present]
+    if missing:
+        raise DatasetError([*missing, f"{folder}: delete this folder, and it is made again at its next use"])
+    records = tuple(
+        VideoRecord(id=position, label=label, video=str(folder / split / name), name=f"{split}/{name}")
+        for position, (label, name) in enumerate(names)
+    )
+    return VideoDataset("motion", split, CLASS_NAMES, records)

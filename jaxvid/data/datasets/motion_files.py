@@ -1,0 +1,108 @@
+"""One clip of `motion`: from its number to an H.264 file and the region of the action in every frame."""
+
+from __future__ import annotations
+
+import io
+import zlib
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+
+from jaxvid.data.datasets.motion_classes import CLASS_NAMES, courses
+from jaxvid.data.datasets.motion_scene import draw_appearance, render
+
+FPS = 12
+"""Frames per second of the files."""
+
+_X264 = {"crf": "18", "preset": "veryfast", "g": "12", "bf": "2", "threads": "1"}  # one thread: the same bytes always
+
+
+@dataclass(frozen=True)
+class ClipJob:
+    """One clip to make; everything about it follows from these.
+
+    Attributes:
+      path: of the file.
+      split: ``"train"`` or ``"val"``.
+      label: the class.
+      number: of the clip in its split and class.
+      seed: of the whole data set.
+    """
+
+    path: str
+    split: str
+    label: int
+    number: int
+    seed: int
+
+
+def file_name(label: int, number: int) -> str:
+    """Path of a clip, relative to its split.
+
+    >>> file_name(0, 7)
+    'approach/0007.mp4'
+    """
+    return f"{CLASS_NAMES[label]}/{number:04d}.mp4"
+
+
+def make_clip(job: ClipJob) -> tuple[np.ndarray, np.ndarray]:
+    """Draws a clip and writes its file.
+
+    Returns:
+      Boxes, float32[T 4], and masks, uint8[T 72*80/8], of the object: see
+      :class:`jaxvid.data.datasets.motion_regions.Regions`.
+    """
+    frames, mask = draw_clip(job)
+    path = Path(job.path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(encode(frames))
+    return boxes(mask), np.packbits(mask.reshape(len(mask), -1), axis=1)
+
+
+def draw_clip(job: ClipJob) -> tuple[np.ndarray, np.ndarray]:
+    """Frames, uint8[T 72 80 3], and the object in them, bool[T 72 80]."""
+    # Splits have streams of their own: no random number serves two clips.
+    rng = np.random.default_rng((job.seed, zlib.crc32(job.split.encode()), job.label, job.number))
+    appearance = draw_appearance(job.split, rng)
+    return render(appearance, courses(job.label, rng))
+
+
+def encode(frames: np.ndarray) -> bytes:
+    """An MP4 file with H.264, a key frame every second.
+
+    Args:
+      frames: uint8[T H W 3]; H and W even.
+    """
+    file = io.BytesIO()
+    with av.open(file, "w", format="mp4") as container:
+        stream = container.add_stream("libx264", rate=Fraction(FPS), options=_X264)
+        stream.height, stream.width = frames.shape[1:3]
+        stream.pix_fmt = "yuv420p"
+        for picture in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")))
+        container.mux(stream.encode(None))
+    return file.getvalue()
+
+
+def boxes(mask: np.ndarray) -> np.ndarray:
+    """The tightest boxes around what is marked.
+
+    Args:
+      mask: bool[T H W].
+
+    Returns:
+      float32[T 4]: left, top, right, bottom in pixels, right and bottom exclusive; zeros where nothing is marked.
+
+    >>> mask = np.zeros((1, 4, 6), bool); mask[0, 1:3, 2:5] = True
+    >>> boxes(mask).tolist()
+    [[2.0, 1.0, 5.0, 3.0]]
+    """
+    found = np.zeros((len(mask), 4), np.float32)
+    for box, marked in zip(found, mask, strict=True):
+        columns, rows = np.flatnonzero(marked.any(0)), np.flatnonzero(marked.any(1))
+        if len(rows):
+            box[:] = columns[0], rows[0], columns[-1] + 1, rows[-1] + 1
+    return found
