@@ -65,106 +65,128 @@ def train(config: Config, workdir: str | Path, *, progress: Progress | None = No
       NonFiniteLossError: the loss was not finite; the message and ``nonfinite.json`` name the batch's clips.
       TooManyBadVideosError: more videos than ``data.max_bad_fraction`` could not be decoded.
     """
-    workdir = Path(workdir)
-    progress = progress or LoggingProgress()
+    if config.data.folds:
+        raise ValueError(
+            f"data.folds must be empty for one run (cross_validate trains all folds), "
+            f"received {len(config.data.folds)} folds."
+        )
     with ExitStack() as stack:
-        stack.enter_context(_only_one_process(workdir))
+        stack.enter_context(_only_one_process(Path(workdir)))
         stop = stack.enter_context(_stop_signals())
+        return _Training(config, Path(workdir), progress or LoggingProgress(), stack).run(stop)
+
+
+class _Training:
+    """The parts of one run and its state; files and threads are closed by the stack."""
+
+    def __init__(self, config: Config, workdir: Path, progress: Progress, stack: ExitStack):
         paths.enable_compilation_cache()
         count_compilations()
-
-        train_set, eval_set = _open_splits(config)
-        plan = Plan.of(config, len(train_set))
-        mesh = sharding.make_mesh(config.train.mesh)
-        model = assemble.build_model(config, len(train_set.class_names))
+        self.config, self.workdir, self.progress = config, workdir, progress
+        self.train_set, self.eval_set = _open_splits(config)
+        self.plan = Plan.of(config, len(self.train_set))
+        self.mesh = sharding.make_mesh(config.train.mesh)
+        model = assemble.build_model(config, len(self.train_set.class_names))
         schedule = optim.make_schedule(
             config.schedule,
             config.optimizer,
-            batch_size=config.train.batch_size,
-            steps_per_epoch=plan.steps_per_epoch,
-            total_steps=plan.total_steps,
+            batch_size=self.plan.batch_size,
+            steps_per_epoch=self.plan.steps_per_epoch,
+            total_steps=self.plan.total_steps,
         )
         optimizer = optim.make_optimizer(config.optimizer, schedule)
-        state = create_state(
-            model,
-            (config.data.num_frames, config.data.crop_size, config.data.crop_size),
-            optimizer,
-            seed=config.train.seed,
-            ema=config.optimizer.ema_decay > 0,
-        )
-        state = sharding.replicate(state, mesh)
-        saver = stack.enter_context(
-            Checkpointer(
-                workdir / "checkpoints", keep_last=config.checkpoint.keep_last, keep_best=config.checkpoint.keep_best
-            )
-        )
-        state, start, results = _resume(saver, state, config, train_set.class_names, plan, progress)
-        _save_config(config, workdir)
-        recorder = stack.enter_context(
-            Recorder(workdir, plan, progress, names=train_set, start=start, tensorboard=config.train.tensorboard)
-        )
-        evaluate = _Evaluator(
-            config, eval_set, make_apply(model, mean=config.data.mean, std=config.data.std), mesh, workdir
-        )
-        step_fn = make_train_step(
+        pixels = {"mean": config.data.mean, "std": config.data.std}
+        self.apply = make_apply(model, **pixels)
+        self.train_step = make_train_step(
             model,
             optimizer,
             schedule,
-            mean=config.data.mean,
-            std=config.data.std,
+            **pixels,
             label_smoothing=config.train.label_smoothing,
             ema_decay=config.optimizer.ema_decay,
-            mesh=mesh,
+            mesh=self.mesh,
         )
+        keep = {"keep_last": config.checkpoint.keep_last, "keep_best": config.checkpoint.keep_best}
+        self.saver = stack.enter_context(Checkpointer(workdir / "checkpoints", **keep))
+        clip_shape = (config.data.num_frames, config.data.crop_size, config.data.crop_size)
+        ema = config.optimizer.ema_decay > 0
+        state = create_state(model, clip_shape, optimizer, seed=config.train.seed, ema=ema)
+        self._restore(sharding.replicate(state, self.mesh))
+        _save_config(config, workdir)
+        self.recorder = stack.enter_context(
+            Recorder(
+                workdir,
+                self.plan,
+                progress,
+                names=self.train_set,
+                start=self.step,
+                tensorboard=config.train.tensorboard,
+            )
+        )
+
+    def run(self, stop: threading.Event) -> TrainResult:
+        """Trains until the plan's last step, or until ``stop`` is set."""
+        self.progress.start(step=self.step, total_steps=self.plan.total_steps)
+        with self._batches() as batches:
+            while self.step < self.plan.total_steps and not stop.is_set():
+                waiting = time.perf_counter()
+                batch = next(batches)
+                waited = time.perf_counter() - waiting
+                self.state, metrics = self.train_step(self.state, sharding.put(batch, self.mesh))
+                self.step += 1
+                self.recorder.step(self.step, metrics, waited=waited)
+                if self.plan.evaluates_after(self.step):
+                    self._evaluate()
+                elif self.plan.saves_after(self.step) or stop.is_set():
+                    self._save()
+        self.saver.wait()
+        finished = self.step >= self.plan.total_steps
+        if not finished:
+            self.progress.message(f"Stopped by a signal; step {self.step} is saved, and the same command goes on.")
+        return TrainResult(self.workdir, self.step, self.results, finished)
+
+    def _evaluate(self) -> None:
+        self.recorder.flush()
+        params = self.state.params if self.state.ema_params is None else self.state.ema_params
+        variables = {"params": params, "batch_stats": self.state.batch_stats}
+        predictions = predict(self.config, self.eval_set, self.apply, variables, self.mesh, self.workdir, self.progress)
+        self.results = evaluation.summarize(predictions, self.eval_set.class_names)
+        self.recorder.evaluation(self.step, self.results, num_traces=self.train_step.num_traces)
+        self._save({f"eval/{name}": value for name, value in self.results.items() if value is not None})
+
+    def _save(self, metrics: dict[str, float] | None = None) -> None:
+        self.recorder.flush()  # what is not finite stops the run before it is saved
         meta = {
-            "config": config_lib.to_dict(config),
-            "class_names": list(train_set.class_names),
-            "preprocessing": assemble.preprocessing(config),
+            "config": config_lib.to_dict(self.config),
+            "class_names": list(self.train_set.class_names),
+            "preprocessing": assemble.preprocessing(self.config),
+            "data_position": min(self.step * self.plan.batch_size, self.plan.total_clips),
+            "results": self.results,
         }
+        self.saver.save(self.step, self.state, meta, metrics=metrics)
 
-        def save(step: int, metrics: dict[str, float] | None = None) -> None:
-            position = min(step * plan.batch_size, plan.total_clips)
-            saver.save(step, state, meta | {"data_position": position, "results": results}, metrics=metrics)
+    def _restore(self, state: TrainState) -> None:
+        """Takes the newest usable state of the folder, or the given one where there is none."""
+        self.state, self.step, self.results = state, 0, {}
+        class_names = self.train_set.class_names
+        restored = self.saver.restore(state, check=lambda meta: _check_same_run(self.config, class_names, meta))
+        if restored is not None:
+            self.state, self.step, self.results = restored.state, restored.step, restored.meta["results"]
+            self.progress.message(f"Resuming after step {self.step} of {self.plan.total_steps}.")
 
-        progress.start(step=start, total_steps=plan.total_steps)
-        batches = stack.enter_context(_training_batches(config, train_set, plan, start, workdir))
-        step = start
-        while step < plan.total_steps:
-            waiting = time.perf_counter()
-            batch = next(batches)
-            waited = time.perf_counter() - waiting
-            step += 1
-            state, metrics = step_fn(state, sharding.put(batch, mesh))
-            recorder.step(step, metrics, waited=waited)
-            if plan.evaluates_after(step):
-                recorder.flush()
-                results = evaluate(state, progress)
-                recorder.evaluation(step, results, num_traces=step_fn.num_traces)
-                save(step, metrics={f"eval/{name}": value for name, value in results.items()})
-            elif plan.saves_after(step) or stop.is_set():
-                recorder.flush()
-                save(step)
-            if stop.is_set():
-                break
-        saver.wait()
-    finished = step >= plan.total_steps
-    if not finished:
-        progress.message(f"Stopped by a signal after step {step}; the state is saved and the same command goes on.")
-    return TrainResult(workdir, step, results, finished)
-
-
-class _Evaluator:
-    """Evaluates a state on the evaluation split, always with the same compiled program."""
-
-    def __init__(self, config: Config, dataset: VideoDataset, apply: Apply, mesh: jax.sharding.Mesh, workdir: Path):
-        self.config, self.dataset, self.apply, self.mesh, self.workdir = config, dataset, apply, mesh, workdir
-
-    def __call__(self, state: TrainState, progress: Progress) -> dict[str, float]:
-        """Metrics by name, without a prefix."""
-        params = state.params if state.ema_params is None else state.ema_params
-        variables = {"params": params, "batch_stats": state.batch_stats}
-        predictions = predict(self.config, self.dataset, self.apply, variables, self.mesh, self.workdir, progress)
-        return evaluation.summarize(predictions, self.dataset.class_names)
+    def _batches(self) -> Batches:
+        shard = (jax.process_index(), jax.process_count())
+        return train_batches(
+            self.train_set,
+            assemble.train_clips(self.config, self.train_set.class_names),
+            batch_size=self.plan.batch_size,
+            seed=self.config.train.seed,
+            num_clips_total=self.plan.total_clips,
+            position=self.step * self.plan.batch_size,
+            num_workers=self.config.data.num_workers,
+            shard=shard,
+            quarantine=Quarantine(self.workdir / "quarantine.jsonl", self.config.data.max_bad_fraction, shard=shard),
+        )
 
 
 def predict(
@@ -199,21 +221,6 @@ def predict(
         )
 
 
-def _training_batches(config: Config, dataset: VideoDataset, plan: Plan, start: int, workdir: Path) -> Batches:
-    shard = (jax.process_index(), jax.process_count())
-    return train_batches(
-        dataset,
-        assemble.train_clips(config, dataset.class_names),
-        batch_size=plan.batch_size,
-        seed=config.train.seed,
-        num_clips_total=plan.total_clips,
-        position=start * plan.batch_size,
-        num_workers=config.data.num_workers,
-        shard=shard,
-        quarantine=Quarantine(workdir / "quarantine.jsonl", config.data.max_bad_fraction, shard=shard),
-    )
-
-
 def _open_splits(config: Config) -> tuple[VideoDataset, VideoDataset]:
     train_set = assemble.open_dataset(config, config.data.train_split)
     eval_set = assemble.open_dataset(config, config.data.eval_split)
@@ -224,22 +231,6 @@ def _open_splits(config: Config) -> tuple[VideoDataset, VideoDataset]:
             f"received {len(train_set.class_names)} and {len(eval_set.class_names)} that differ in {differ}."
         )
     return train_set, eval_set
-
-
-def _resume(
-    saver: Checkpointer,
-    state: TrainState,
-    config: Config,
-    class_names: tuple[str, ...],
-    plan: Plan,
-    progress: Progress,
-) -> tuple[TrainState, int, dict[str, float]]:
-    """The newest usable state of the folder, its step and its last evaluation; the given state where there is none."""
-    restored = saver.restore(state, check=lambda meta: _check_same_run(config, class_names, meta))
-    if restored is None:
-        return state, 0, {}
-    progress.message(f"Resuming after step {restored.step} of {plan.total_steps}.")
-    return restored.state, restored.step, restored.meta["results"]
 
 
 _FREE_TO_CHANGE = (
