@@ -1,0 +1,18 @@
+"""require_choice: silent, or one sentence."""
+
+import pytest
+
+from jaxvid.ops.choices import require_choice
+
+
+def test_a_choice_passes():
+    require_choice("cell", "gru", {"lstm": 4, "gru": 3})
+
+
+def test_nearest_name_is_offered_only_where_one_is_near():
+    with pytest.raises(ValueError, match=r"^cell must be one of lstm, gru, received .*'gru_'; did you mean 'gru'\?$"):
+        require_choice("cell", "gru_", ("lstm", "gru"))
+    with pytest.raises(ValueError, match=r"^cell must be one of lstm, gru, received cell='xyz'\.$"):
+        require_choice("cell", "xyz", ("lstm", "gru"))
+    with pytest.raises(ValueError, match=r"received cell=None\.$"):
+        require_choice("cell", None, ("lstm", "gru"))
