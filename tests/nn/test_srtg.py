@@ -96,7 +96,7 @@ def test_identity_start_holds_the_factor_near_one_at_every_step(cell, num_layers
     if "lstm" in cell:  # from a zero state its first output cannot exceed tanh(1)
         assert 0.62 < h[:, 0].mean() < np.tanh(1)
         assert h[:, 1].mean() > 0.83
-        assert 0.92 < h[:, 2:].mean() < 1
+        assert 0.9 < h[:, 2:].mean() < 1
         assert np.percentile(h[:, 2:], 1) > 0.7
     else:
         assert h.min() > 0.85
