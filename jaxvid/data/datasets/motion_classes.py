@@ -6,7 +6,7 @@ same 16 values; only the *order* of the values differs.
 * In ten classes one dimension runs through its values in ascending or in descending order: left or right, up or down,
   approach or recede, clockwise or counterclockwise, and for the light, whose lowest values are a dark moment and
   whose highest are a flash, dark before flash or flash before dark: the order of two events.
-* In two classes the place down bounces, with a long or with a short period.
+* In two classes the light blinks, with a long or with a short period.
 * Every other dimension *wanders*: a smooth random course, through the same 16 values too, that ends about where it
   began and has no trend.
 
@@ -38,10 +38,10 @@ _RUNS = {
     "turn_clockwise": ("tilt", 1),
     "turn_counterclockwise": ("tilt", -1),
 }
-# Bounces in 16 frames.
-_BOUNCES = {"bounce_fast": 6, "bounce_slowly": 3}
+# Times in 16 frames that the light goes dark and flashes.
+_BLINKS = {"blink_fast": 6, "blink_slowly": 3}
 
-CLASS_NAMES: tuple[str, ...] = tuple(sorted([*_RUNS, *_BOUNCES]))
+CLASS_NAMES: tuple[str, ...] = tuple(sorted([*_RUNS, *_BLINKS]))
 """Sorted, so that a reader of folders gives the same labels."""
 
 MIRROR: tuple[str, ...] = ("move_left=move_right", "turn_clockwise=turn_counterclockwise")
@@ -87,7 +87,7 @@ def orders(label: int, rng: np.random.Generator) -> np.ndarray:
         run = np.arange(NUM_FRAMES) - 1
         columns[DIMENSIONS.index(dimension)] = run if direction > 0 else NUM_VALUES - 1 - run
     else:
-        columns[DIMENSIONS.index("down")] = _bounce(_BOUNCES[name], rng)
+        columns[DIMENSIONS.index("light")] = _blink(_BLINKS[name], rng)
     return np.stack(columns, axis=1)
 
 
@@ -101,7 +101,7 @@ def _wander(rng: np.random.Generator) -> np.ndarray:
             return _repeated(ranks)
 
 
-def _bounce(periods: int, rng: np.random.Generator) -> np.ndarray:
+def _blink(periods: int, rng: np.random.Generator) -> np.ndarray:
     """A sine with a random phase, as ranks: int64[18]."""
     phase = 2 * np.pi * (periods * np.arange(NUM_VALUES) / NUM_VALUES + rng.random())
     return _repeated(_ranks(np.sin(phase)))
