@@ -232,7 +232,7 @@ class VideoReader:
                 yield positions.pop(k), frame
             if not positions:
                 return
-        raise bad(self._video, f"gave {len(self._times)} frames when they were counted and now only {k + 1}")
+        raise bad(self._video, f"gave {len(self._times)} frames when they were counted and now fewer")
 
     def _timed_frames(self, wanted: np.ndarray) -> Iterator[tuple[int, av.VideoFrame]]:
         """Decodes run after run, each from a key packet, and picks the frames by presentation time."""

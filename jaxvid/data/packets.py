@@ -17,7 +17,7 @@ import av
 import av.container
 import numpy as np
 
-from jaxvid.data.container import bad, open_container, reporting, video_stream
+from jaxvid.data.container import MAX_PIXELS, bad, open_container, reporting, video_stream
 
 MAX_KEPT_BYTES = 32 * 2**20
 """Up to this size in all, packets stay in memory between indexing and decoding; larger streams are read again."""
@@ -95,10 +95,9 @@ class PacketReader:
         if self._kept is not None:
             return
         with reporting(self.video, "cannot be read again"):
-            if self._container.format.name in _EXACT_SEEK:
-                self._container.seek(int(self._dts[first]), stream=self.stream)
-                if self._find(first):
-                    return
+            seekable = self._container.format.name in _EXACT_SEEK
+            if seekable and self._seek(int(self._dts[first])) and self._find(first):
+                return
             self._reopen()
             if not self._find(first):
                 raise bad(self.video, "gives other packets when it is read again")
@@ -119,6 +118,7 @@ class PacketReader:
         self._container: av.container.InputContainer = open_container(self.video)
         self.stream = video_stream(self._container)
         codec = self.stream.codec_context
+        codec.options = {"max_pixels": str(MAX_PIXELS)}  # a stream may change its size after its header
         codec.thread_count = 1  # workers are many; threads inside each would fight for the same cores
         self._demuxed = self._packets()
 
@@ -129,6 +129,15 @@ class PacketReader:
     def _packets(self) -> Iterator[av.Packet]:
         """The stream's packets from here on, without the empty one with which PyAV ends."""
         return (packet for packet in self._container.demux(self.stream) if packet.size)
+
+    def _seek(self, time: int) -> bool:
+        """Goes to the key packet before a time; some files promise that and cannot."""
+        try:
+            self._container.seek(time, stream=self.stream)
+        except av.FFmpegError:
+            return False
+        self._demuxed = self._packets()
+        return True
 
     def _scan_from(self, start: float, end: float | None) -> bool:
         """Scans from the key packet before ``start``; ``False`` when the container offers no exact way to it."""
@@ -141,11 +150,10 @@ class PacketReader:
             return False
         self.origin = min(shown)
         target = self.ticks(start, self.origin)
-        self._container.seek(target, stream=self.stream)
-        self._demuxed = self._packets()
-        self._scan(self.origin, end)
-        if self.timed and len(self.pts) and self.pts[0] <= target:
-            return True
+        if self._seek(target):
+            self._scan(self.origin, end)
+            if self.timed and self.pts[0] <= target:
+                return True
         self._reopen()
         return False
 
@@ -172,16 +180,18 @@ class PacketReader:
             packets = [] if size > MAX_KEPT_BYTES else packets
             if size <= MAX_KEPT_BYTES:
                 packets.append(packet)
-        if not rows:
+        if not rows and origin is None:
             raise bad(self.video, "holds no frame of video")
         self._kept = packets if size <= MAX_KEPT_BYTES else None
         self._arrange(rows, fillers=codec in _MPEG4 and smallest <= _FILLER_BYTES)
+        if self.timed and not len(self.shown):
+            raise bad(self.video, "shows none of its frames")
         if origin is None:
             self.origin = int(self.pts[self.shown[0]]) if self.timed else rows[0][0] or 0
 
     def _arrange(self, rows: list[tuple[int | None, int | None, bool, bool]], fillers: bool) -> None:
         """Fills the public arrays from ``(pts, dts, is_key, is_shown)`` of each packet."""
-        pts, dts, keys, shown = zip(*rows, strict=True)
+        pts, dts, keys, shown = zip(*rows, strict=True) if rows else ((), (), (), ())
         self._order = [(p, d) for p, d in zip(pts, dts, strict=True)]
         self.keys = np.flatnonzero(keys)
         times = [p for p, is_shown in zip(pts, shown, strict=True) if is_shown]
@@ -191,12 +201,12 @@ class PacketReader:
         self.pts = np.asarray(pts if self.timed else range(len(pts)), np.int64)
         self._dts = np.asarray([p if d is None else d for p, d, *_ in rows] if self.timed else self.pts, np.int64)
         shown_at = np.flatnonzero(shown) if self.timed else np.zeros(0, np.int64)
-        shown_at = shown_at[self.pts[shown_at] >= self.pts[self.keys[0]]]
+        if self.timed:  # pictures shown before the first key packet refer to what is not here
+            shown_at = shown_at[self.pts[shown_at] >= self.pts[self.keys[0]]]
         self.shown = shown_at[np.argsort(self.pts[shown_at])]
 
     def _find(self, first: int) -> bool:
         """Reads on to the packet at position ``first``; ``False`` when the stream ends before it."""
-        self._demuxed = self._packets()
         self._found = next((p for p in self._demuxed if self._key(p) == self._order[first]), None)
         return self._found is not None
 

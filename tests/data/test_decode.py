@@ -301,6 +301,85 @@ def test_times_that_mislead_give_way_to_counting(encode, numbers, monkeypatch):
         assert not reader._packets.timed
 
 
+def test_a_size_that_changes_is_brought_to_the_headers(encode, numbers):
+    data = encode(10, container="h264", g=5) + encode(10, container="h264", size=(128, 160), g=5)
+    with VideoReader(data) as reader:
+        clip = reader.read(range(20))
+        assert clip.shape == (20, 64, 80, 3)
+        assert numbers(clip[:10]) == list(range(10))
+
+
+def test_a_size_that_grows_without_bound_is_refused(encode):
+    data = encode(10, container="h264", g=5) + encode(1, container="h264", size=(4400, 8200), preset="ultrafast")
+    with pytest.raises(BadVideoError, match="is damaged"):
+        VideoReader(data)
+
+
+class Misled:
+    """A container whose seeks land after the end, or fail."""
+
+    def __init__(self, container, fails):
+        self._container, self._fails = container, fails
+
+    def __getattr__(self, name):
+        return getattr(self._container, name)
+
+    def seek(self, offset, *, stream):
+        if self._fails:
+            raise av.PermissionError(1, "Operation not permitted")
+        for _ in self._container.demux(stream):
+            pass
+
+
+@pytest.fixture(params=[False, True], ids=["lands elsewhere", "fails"])
+def misled(monkeypatch, request):
+    original = packets.open_container
+    opened = []
+
+    def once(video):
+        opened.append(video)
+        return Misled(original(video), request.param) if len(opened) == 1 else original(video)
+
+    monkeypatch.setattr(packets, "open_container", once)
+    return opened
+
+
+def test_a_seek_that_misses_is_noticed(encode, numbers, misled, monkeypatch):
+    monkeypatch.setattr(packets, "MAX_KEPT_BYTES", 0)
+    with VideoReader(encode(60, **X264["gop12"])) as reader:
+        assert numbers(reader.read([40, 50])) == [40, 50]
+        assert len(misled) == 2, "opened anew and read from the beginning"
+
+
+@pytest.mark.parametrize("start", [1.0, 2.0])
+def test_a_seek_to_a_stretch_that_misses_is_noticed(start, encode, numbers, misled):
+    with VideoReader(encode(60, **X264["gop12"]), start=start, end=start + 0.2) as reader:
+        assert numbers(reader.read(range(5))) == list(range(int(25 * start), int(25 * start) + 5))
+    assert len(misled) == 2
+
+
+def test_a_file_that_changes_while_it_is_read_is_refused(encode, monkeypatch):
+    monkeypatch.setattr(packets, "MAX_KEPT_BYTES", 0)
+    with VideoReader(encode(60, **X264["gop12"])) as reader:
+        reader._packets._order[41] = (-1, -1)
+        with pytest.raises(BadVideoError, match="gives other packets when it is read again"):
+            reader.read([45])
+
+
+def test_a_promised_frame_that_does_not_come_is_damage(encode, monkeypatch):
+    original = VideoReader._decode
+
+    def swallowing(self, codec, packet, floor=None):
+        return [frame for frame in original(self, codec, packet, floor) if frame.pts // 512 != 30]
+
+    monkeypatch.setattr(VideoReader, "_decode", swallowing)
+    with VideoReader(encode(60, **X264["gop12"])) as reader:
+        with pytest.raises(BadVideoError, match=r"is damaged at frame 30: .*promises 60 frames and holds 59") as caught:
+            reader.read([29, 30])
+        assert caught.value.frame == 30
+        assert reader.read([29, 31]).shape[0] == 2
+
+
 @pytest.mark.data
 def test_real_videos_decode_or_fail_with_one_sentence(shared):
     broken = {"decord_corrupted.mp4": 28}
