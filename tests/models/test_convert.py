@@ -9,8 +9,8 @@ from jaxvid import models
 from jaxvid.models import cost
 from jaxvid.models.convert import convert_state_dict, torch_key
 
-CASES = ["r3d_18", "r2plus1d_18", "wide_r3d_50", "srtg_r3d_18", "srtg_r2plus1d_50", "resnet3d_18_hara",
-         "resnet3d_50_hara", "r2plus1d_18_hara", "r2plus1d_50_hara", "srtg_resnet3d_50_hara"]  # fmt: skip
+CASES = ["r3d_18", "r2plus1d_18", "wide_r3d_50", "srtg_r3d_18", "r2plus1d_50", "resnet3d_18_hara",
+         "resnet3d_50_hara", "r2plus1d_18_hara", "r2plus1d_50_hara", "srtg_resnet3d_18_hara"]  # fmt: skip
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """Full-size networks against the logits that the authors' code computed from the same hashed weights."""
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -29,7 +28,7 @@ def test_the_fill_is_the_one_of_the_golden_files(golden, fill):
 
 
 @pytest.mark.parametrize(("name", "file"), NETWORKS)
-def test_logits_and_stages_equal_the_authors(name, file, golden, fill, hashed_arrays, video_from_torch):
+def test_logits_and_stages_equal_the_authors(name, file, golden, fill, hashed_arrays, video_from_torch, jit):
     expected = golden(f"hashnet_{file}")
     model = models.build(name, num_classes=400)
     assert cost.count_parameters(model) == int(expected["params"])
@@ -45,7 +44,7 @@ def test_logits_and_stages_equal_the_authors(name, file, golden, fill, hashed_ar
         statistics = {k: jnp.stack([v.mean(), v.std(), jnp.abs(v).max()]) for k, v in blocks.items()}
         return logits, statistics, blocks["stage4"].mean((1, 2, 3))
 
-    logits, statistics, features = jax.jit(outputs)(variables, video)
+    logits, statistics, features = jit(outputs)(variables, video)
     assert logits.dtype == jnp.float32
     np.testing.assert_allclose(logits, expected["logits"], rtol=0, atol=1e-4 * expected["logits"].std())
     if "fc_in" not in expected:

@@ -44,10 +44,10 @@ def _network(name, golden):
 
 
 @pytest.mark.parametrize("name", list(TRAINING))
-def test_evaluation_equals_the_authors(name, golden, video_from_torch):
+def test_evaluation_equals_the_authors(name, golden, video_from_torch, jit):
     model, variables, stored = _network(name, golden)
 
-    @jax.jit
+    @jit
     def outputs(variables, video):
         named = lambda module, _: module.name in BLOCKS  # noqa: E731
         return model.apply(variables, video, train=False, capture_intermediates=named, mutable=["intermediates"])
@@ -65,7 +65,7 @@ def test_evaluation_equals_the_authors(name, golden, video_from_torch):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", list(TRAINING))
-def test_training_equals_the_authors(name, golden, video_from_torch):
+def test_training_equals_the_authors(name, golden, video_from_torch, jit):
     model, variables, stored = _network(name, golden)
     logits_tolerance, typical, gradient_tolerance = TRAINING[name]
     video, target = video_from_torch(stored["x"]), jnp.asarray(stored["target"])
@@ -80,7 +80,7 @@ def test_training_equals_the_authors(name, golden, video_from_torch):
             logits, state = model.apply(variables | {"params": params}, video, train=True, mutable=["batch_stats"])
         return -jnp.take_along_axis(jax.nn.log_softmax(logits), target[:, None], 1).mean(), (logits, state)
 
-    (value, (logits, state)), gradients = jax.jit(jax.value_and_grad(loss, has_aux=True))(variables["params"])
+    (value, (logits, state)), gradients = jit(jax.value_and_grad(loss, has_aux=True))(variables["params"])
     np.testing.assert_allclose(value, stored["loss_train"], rtol=1e-4)
     np.testing.assert_allclose(logits, stored["logits_train"], rtol=0,
                                atol=logits_tolerance * np.abs(stored["logits_train"]).max())  # fmt: skip

@@ -1,0 +1,123 @@
+"""Laws that every registered network obeys. New networks are swept without a change here."""
+
+import functools
+
+import flax.traverse_util
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxvid import models
+
+NUM_CLASSES = 5
+VIDEO = (2, 32, 32, 32, 3)  # 2 time steps and one position are left in the last stage: every recurrence recurs
+
+
+def _tiny(name):
+    """The network, narrow and with few blocks: the others of a stage repeat its second one."""
+    model = models.build(name, NUM_CLASSES, width=4, conv="direct")
+    return model.clone(stage_sizes=(2, 1, 1, 1)) if hasattr(model, "stage_sizes") else model
+
+
+# Names that differ only in depth are one network here.
+NETWORKS = {}
+for _name in models.MODELS:
+    NETWORKS.setdefault(_tiny(_name), _name)
+
+# Between them the others have every part of these.
+SLOW = {
+    "r3d_50", "r2plus1d_18", "r2plus1d_50", "wide_r3d_50", "resnet3d_18_hara", "resnet3d_50_hara", "r2plus1d_18_hara",
+    "wide_resnet3d_50_hara", "srtg_r3d_18", "srtg_r2plus1d_50", "srtg_wide_r3d_50", "srtg_resnet3d_18_hara",
+    "srtg_resnet3d_50_hara", "srtg_r2plus1d_18_hara", "srtg_r2plus1d_50_hara", "srtg_wide_resnet3d_50_hara",
+}  # fmt: skip
+
+
+def _swept(model, name):
+    return pytest.param(model, id=name, marks=pytest.mark.slow if name in SLOW else ())
+
+
+every_network = pytest.mark.parametrize("model", [_swept(model, name) for model, name in NETWORKS.items()])
+
+
+def test_the_slow_ones_exist():
+    assert set(NETWORKS.values()) > SLOW
+
+
+def _unless_deep(name):
+    return pytest.param(name, marks=pytest.mark.slow if any(d in name for d in ("_101", "_152", "_200")) else ())
+
+
+@pytest.mark.parametrize("name", [_unless_deep(name) for name in models.MODELS])
+def test_every_name_gives_float32_logits(name):
+    model = models.build(name, NUM_CLASSES, width=4)
+    video = jax.ShapeDtypeStruct((3, 4, 32, 32, 3), jnp.float32)
+    apply = functools.partial(model.init_with_output, train=False)
+    logits, variables = jax.eval_shape(apply, jax.random.key(0), video)
+    assert (logits.shape, logits.dtype) == ((3, NUM_CLASSES), jnp.float32)
+    assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
+
+
+@every_network
+def test_evaluation(model, drawn, jit):
+    """Clips do not see each other, bfloat16 is near, and one shape is traced once."""
+    variables, video = drawn(model), jax.random.normal(jax.random.key(0), VIDEO)
+    halves = model.clone(dtype=jnp.dtype("bfloat16"))
+    traces = 0
+
+    @jit
+    def evaluate(video):
+        nonlocal traces
+        traces += 1
+        return model.apply(variables, video, train=False), halves.apply(variables, video, train=False)
+
+    logits, near = evaluate(video)
+    alone = jnp.concatenate([evaluate(video[:1])[0], evaluate(video[1:])[0]])
+    assert traces == 2  # of two clips and of one
+    assert (logits.shape, logits.dtype, near.dtype) == ((2, NUM_CLASSES), jnp.float32, jnp.float32)
+    spread = float(jnp.std(logits))
+    assert spread > 0
+    np.testing.assert_allclose(alone, logits, rtol=0, atol=1e-4 * spread)
+    np.testing.assert_allclose(near, logits, rtol=0, atol=0.15 * spread)
+
+
+@every_network
+def test_training(model, drawn, jit):
+    """Every parameter has a finite gradient that is not 0, and every running statistic moves."""
+    variables, video = drawn(model), jax.random.normal(jax.random.key(0), VIDEO)
+
+    def loss(params):
+        logits, state = model.apply(variables | {"params": params}, video, train=True, mutable=["batch_stats"])
+        return -jax.nn.log_softmax(logits)[jnp.arange(2), jnp.array([1, 3])].mean(), state["batch_stats"]
+
+    (value, statistics), gradients = jit(jax.value_and_grad(loss, has_aux=True))(variables["params"])
+    assert np.isfinite(value)
+    for path, gradient in jax.tree_util.tree_leaves_with_path(gradients):
+        assert np.all(np.isfinite(gradient)), path
+        assert np.any(gradient != 0), path
+    moved = jax.tree.map(lambda old, new: not np.array_equal(old, new), variables["batch_stats"], statistics)
+    assert all(jax.tree.leaves(moved))
+
+
+def test_identity_start_lets_every_recurrence_learn(jit):
+    """SRTG starts near the plain network, and still every weight of its cells has a gradient."""
+    model = models.build("srtg_r3d_18", NUM_CLASSES, width=4, conv="direct").clone(stage_sizes=(1, 1, 1, 1))
+    plain = model.clone(srtg=None)
+    video = jax.random.normal(jax.random.key(0), VIDEO)
+    variables = jit(functools.partial(model.init, train=False))(jax.random.key(1), video)
+    flat = flax.traverse_util.flatten_dict(variables["params"])
+    shared = flax.traverse_util.unflatten_dict({path: leaf for path, leaf in flat.items() if "srtg" not in path})
+
+    def loss(params):
+        logits, _ = model.apply(variables | {"params": params}, video, train=True, mutable=["batch_stats"])
+        return (logits**2).sum()
+
+    @jit
+    def run(params):
+        theirs = plain.apply(variables | {"params": shared}, video, train=False)
+        return jax.grad(loss)(params), model.apply(variables, video, train=False), theirs
+
+    gradients, ours, theirs = run(variables["params"])
+    assert np.vdot(ours, theirs) > 0.9 * np.linalg.norm(ours) * np.linalg.norm(theirs)
+    for path, gradient in jax.tree_util.tree_leaves_with_path(gradients):
+        assert np.any(gradient != 0), path
