@@ -1,4 +1,25 @@
-"""3-D convolution in two formulations that compute the same numbers."""
+"""3-D convolution in two formulations that compute the same numbers.
+
+``implementation=None`` is ``folded`` on CPU and ``direct`` elsewhere. Milliseconds of processor time, forward and forward
+with gradients (of the kernel only, in the stem), float32, batch 16, the shapes of an r3d_18 of width 16 on 16x64x64:
+
+=============================  =============  =============
+layer                          direct         folded
+=============================  =============  =============
+3x7x7, 3 -> 16, stride 1 2 2   1094 / 3279     114 / 246
+3x3x3, 16 -> 16, 8x16x16       45 / 139        9.4 / 35
+3x3x3, 16 -> 32, stride 2      8.0 / 441       1.7 / 8.4
+3x3x3, 32 -> 32, 4x8x8         12 / 36         2.2 / 8.1
+3x3x3, 64 -> 64, 2x4x4         4.0 / 11        0.8 / 2.5
+3x3x3, 128 -> 128, 1x2x2       2.6 / 8.5       2.5 / 5.4
+1x1x1, 16 -> 32, stride 2      0.7 / 19        0.2 / 0.8
+3x1x1, 32 -> 16, 8x16x16       11 / 29         2.2 / 13
+=============================  =============  =============
+
+Least of 7 calls after a warm-up (5 for the stem's direct form) under ``jit``: ``time.process_time`` around
+``conv3d(x, kernel, strides, padding, implementation=...)`` and its ``vjp``; jax 0.10.2, two shared cores of an AMD EPYC
+with AVX-512. No GPU or TPU was measured: there ``direct`` is the form that their libraries are written for.
+"""
 
 from __future__ import annotations
 

@@ -11,21 +11,19 @@ from jaxvid import data, models
 from jaxvid.config import Config
 from jaxvid.data.pipeline import EvalClips, TrainClips
 from jaxvid.data.records import VideoDataset
+from jaxvid.train.writers import Progress
 
 
-def open_dataset(config: Config, split: str) -> VideoDataset:
-    """One split of the configured data set.
+def open_dataset(config: Config, split: str, progress: Progress | None = None) -> VideoDataset:
+    """One split of the configured data set; an embedded one is made at its first use, with a progress bar.
 
     Raises:
       ValueError: the data set's name is unknown or the split holds no video.
     """
-    dataset = data.open_dataset(
-        config.data.name,
-        config.data.root,
-        split,
-        annotations=config.data.annotations,
-        val_fraction=config.data.val_fraction,
-    )
+    options: dict[str, Any] = {"annotations": config.data.annotations, "val_fraction": config.data.val_fraction}
+    if config.data.name == "motion" and progress is not None:
+        options["progress"] = progress.making()
+    dataset = data.open_dataset(config.data.name, config.data.root, split, **options)
     if not len(dataset):
         raise ValueError(f"split {split!r} of data.name={config.data.name!r} must hold at least 1 video, received 0.")
     return dataset

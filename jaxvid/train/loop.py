@@ -83,7 +83,7 @@ class _Training:
         paths.enable_compilation_cache()
         count_compilations()
         self.config, self.workdir, self.progress = config, workdir, progress
-        self.train_set, self.eval_set = _open_splits(config)
+        self.train_set, self.eval_set = _open_splits(config, progress)
         self.plan = Plan.of(config, len(self.train_set))
         self.mesh = sharding.make_mesh(config.train.mesh)
         model = assemble.build_model(config, len(self.train_set.class_names))
@@ -221,9 +221,9 @@ def predict(
         )
 
 
-def _open_splits(config: Config) -> tuple[VideoDataset, VideoDataset]:
-    train_set = assemble.open_dataset(config, config.data.train_split)
-    eval_set = assemble.open_dataset(config, config.data.eval_split)
+def _open_splits(config: Config, progress: Progress) -> tuple[VideoDataset, VideoDataset]:
+    train_set = assemble.open_dataset(config, config.data.train_split, progress)
+    eval_set = assemble.open_dataset(config, config.data.eval_split, progress)
     if train_set.class_names != eval_set.class_names:
         differ = sorted(set(train_set.class_names) ^ set(eval_set.class_names)) or "their order"
         raise ValueError(

@@ -113,7 +113,7 @@ def evaluate_run(
     paths.enable_compilation_cache()
     progress = progress or LoggingProgress()
     run = load_run(checkpoint, overrides, best=best)
-    dataset = assemble.open_dataset(run.config, run.config.data.eval_split)
+    dataset = assemble.open_dataset(run.config, run.config.data.eval_split, progress)
     if dataset.class_names != run.class_names:
         raise ValueError(
             f"the data set must have the {len(run.class_names)} classes of the checkpoint {list(run.class_names)}, "

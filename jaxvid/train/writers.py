@@ -158,6 +158,10 @@ class Progress(Protocol):
         """An evaluation of ``total`` videos begins; the result is called with how many are done so far."""
         ...
 
+    def making(self) -> Callable[[int, int], None]:
+        """Data may have to be made first; the result is called with how many videos are done, and of how many."""
+        ...
+
 
 class LoggingProgress:
     """The default: epochs and messages go to the log, at level INFO."""
@@ -184,6 +188,10 @@ class LoggingProgress:
     def evaluating(self, total: int) -> Callable[[int], None]:
         """See :class:`Progress`."""
         return lambda done: None
+
+    def making(self) -> Callable[[int, int], None]:
+        """See :class:`Progress`."""
+        return lambda done, total: None
 
 
 _COLUMNS = (

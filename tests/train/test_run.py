@@ -70,7 +70,7 @@ def test_pooled_folds_count_every_clip_once(run):
 def test_cross_validation_trains_each_fold_and_reports_over_all(tiny, monkeypatch, tmp_path):
     opened = []
 
-    def open_dataset(config, split):
+    def open_dataset(config, split, progress=None):
         opened.append(split)
         dataset = original(config, split.split("-")[0])
         return dataclasses.replace(dataset, split=split)

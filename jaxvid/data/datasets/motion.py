@@ -98,7 +98,13 @@ def make_motion(
 
 
 def motion(
-    root: str, split: str, *, annotations: str = "", val_fraction: float = 0.0, make: bool = True
+    root: str,
+    split: str,
+    *,
+    annotations: str = "",
+    val_fraction: float = 0.0,
+    make: bool = True,
+    progress: Callable[[int, int], None] | None = None,
 ) -> VideoDataset:
     """One split of the data set, which is made if it is not there.
 
@@ -108,6 +114,7 @@ def motion(
       annotations: must be empty.
       val_fraction: must be 0; the splits are fixed, because they share no appearance.
       make: whether to make it when it is absent, or when it was made by another version of this code.
+      progress: called with (clips that are done, all clips) while it is made.
 
     Raises:
       ValueError: an option makes no sense here.
@@ -131,6 +138,7 @@ def motion(
             num_train_per_class=sizes["train"],
             num_val_per_class=sizes["val"],
             seed=recipe["seed"] if recipe else 0,
+            progress=progress,
         )
         recipe = _recipe_of(folder)
     return _read(folder, split, recipe["num_per_class"][split])
