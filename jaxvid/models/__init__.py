@@ -45,7 +45,7 @@ def build(name: str, num_classes: int, **options: Any) -> nn.Module:
     >>> build("r3d18", num_classes=10)
     Traceback (most recent call last):
         ...
-    ValueError: the model's name must be one of jaxvid.models.MODELS, received 'r3d18'; did you mean 'r3d_18' or ...?
+    ValueError: the model's name must be one of jaxvid.models.MODELS, received 'r3d18'; did you mean 'r3d_18' or ...
     """
     if name not in MODELS:
         raise ValueError(

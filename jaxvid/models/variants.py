@@ -191,11 +191,11 @@ def _check_options(name: str, srtg: Mapping[str, Any]) -> None:
 def closest(word: Any, choices: Collection[Any]) -> str:
     """The end of an error message that names the nearest valid words, or nothing where none is near.
 
-    >>> closest("r3d18", ["r3d_18", "i3d"])
-    "; did you mean 'r3d_18'?"
+    >>> closest("r3d18", ["r3d_18", "i3d", "slowfast"])
+    "; did you mean 'r3d_18' or 'i3d'"
     """
     near = difflib.get_close_matches(str(word), [str(choice) for choice in choices], n=3, cutoff=0.5)
-    return f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
+    return f"; did you mean {' or '.join(map(repr, near))}" if near else ""
 
 
 def _require(option: str, rule: str, value: Any, holds: bool) -> None:
