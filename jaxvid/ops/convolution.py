@@ -1,6 +1,6 @@
 """3-D convolution in two formulations that compute the same numbers.
 
-``implementation=None`` is ``folded`` on CPU and ``direct`` elsewhere. Milliseconds of processor time, forward and forward
+``implementation=None`` is ``folded`` on CPU and ``direct`` elsewhere. Milliseconds of processor time, forward / forward
 with gradients (of the kernel only, in the stem), float32, batch 16, the shapes of an r3d_18 of width 16 on 16x64x64:
 
 =============================  =============  =============

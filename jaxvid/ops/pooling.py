@@ -38,8 +38,8 @@ def max_pool3d(
         ValueError: A wrong rank or number of entries, a padding as large as the window, or no window fits.
 
     Note:
-        ``flax.linen.max_pool`` gives the same values and gradients, but its backward pass (XLA's select-and-scatter)
-        took 10 times as long on CPU as the whole of this one: for the pool after the stem, more than the stem itself.
+        ``flax.linen.max_pool`` gives the same values and gradients, but its backward pass (XLA's select-and-scatter) is
+        slow on CPU: forward and backward after a stem of width 16 took 189 ms of processor time, here 40 ms.
 
     >>> import jax.numpy as jnp
     >>> max_pool3d(jnp.arange(4.0).reshape(1, 1, 1, 4, 1), (1, 1, 2)).ravel().tolist()
