@@ -41,6 +41,7 @@ DEFAULT_TRAIN, DEFAULT_VAL = 96, 24
 """Clips of each class."""
 
 _RECIPE = "motion.json"
+_KEYS = {"version", "num_per_class", "seed", "class_names"}
 
 
 def make_motion(
@@ -129,9 +130,9 @@ def motion(
         raise ValueError(f"split must be one of {', '.join(SPLITS)} for motion, received split={split!r}.")
     folder = _folder(root)
     recipe = _recipe_of(folder)
-    if recipe is None or recipe["version"] != VERSION:
+    if recipe is None or not _is_current(recipe):
         if not make:
-            raise DatasetError(f"{folder}: must hold version {VERSION} of motion, received {recipe}.")
+            raise DatasetError(f"{folder}: must hold version {VERSION} of motion, received {recipe}")
         sizes = recipe["num_per_class"] if recipe else {"train": DEFAULT_TRAIN, "val": DEFAULT_VAL}
         make_motion(
             folder,
@@ -166,7 +167,12 @@ def _recipe_of(folder: Path) -> dict | None:
         recipe = json.loads((folder / _RECIPE).read_text())
     except (OSError, ValueError):
         return None
-    return recipe if isinstance(recipe, dict) and {"version", "num_per_class", "seed"} <= set(recipe) else None
+    return recipe if isinstance(recipe, dict) and set(recipe) >= _KEYS else None
+
+
+def _is_current(recipe: dict) -> bool:
+    """Whether this version of the code made it; its sizes and its seed are its maker's choice."""
+    return recipe["version"] == VERSION and recipe["class_names"] == list(CLASS_NAMES)
 
 
 def _check_replaceable(folder: Path, found: dict | None) -> None:

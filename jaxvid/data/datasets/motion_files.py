@@ -17,7 +17,9 @@ from jaxvid.data.datasets.motion_scene import draw_appearance, render
 FPS = 12
 """Frames per second of the files."""
 
-_X264 = {"crf": "18", "preset": "veryfast", "g": "12", "bf": "2", "threads": "1"}  # one thread: the same bytes always
+# The same bytes from the same pictures, always: one thread, and no macroblock tree, which together with B-frames
+# depends on what was in memory before (measured: up to 12 different files from 12 encodings of one clip).
+_X264 = {"crf": "18", "preset": "veryfast", "g": "12", "bf": "2", "threads": "1", "mbtree": "0"}
 
 
 @dataclass(frozen=True)
