@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any
+from typing import Any, cast
 
 import flax.traverse_util
 import numpy as np
 
 from jaxvid import models
 from jaxvid.models.cost import variable_shapes
-from jaxvid.models.resnet import ResNet3D
+from jaxvid.models.resnet import ResNet3D, SRTGOptions
 
 _LEAVES: Mapping[str, str] = MappingProxyType(
     {
@@ -58,8 +58,8 @@ def convert_state_dict(
     """
     given = _strip(arrays)
     num_classes = _num_classes(given, num_classes)
-    model = models.build(name, num_classes, **options)
-    wanted = flax.traverse_util.flatten_dict(dict(variable_shapes(model)))
+    model = cast(ResNet3D, models.build(name, num_classes, **options))
+    wanted: dict[tuple[str, ...], Any] = flax.traverse_util.flatten_dict(dict(variable_shapes(model)))
     keys = {path: torch_key(name, model, path) for path in wanted if path[0] in ("params", "batch_stats")}
     _check_keys(name, keys.values(), given)
     converted, misfits = {}, []
@@ -131,7 +131,7 @@ def _hara_name(place: str, module: tuple[str, ...], model: ResNet3D) -> str:
 
 
 def _recurrent_name(model: ResNet3D, leaf: str) -> str:
-    cell = model.srtg.cell
+    cell = cast(SRTGOptions, model.srtg).cell
     kind, layer = leaf.rsplit("_", 1)
     if kind not in _RECURRENT_LEAVES:
         raise ValueError(f"cell must be lstm, gru or rnn, the cells that torch has, received cell={cell!r}.")

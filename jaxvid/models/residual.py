@@ -153,7 +153,7 @@ class ResidualBlock(nn.Module):
 
     def _conv3x3x3(self, x: Array, features: int, stride: int, block_inputs: int, name: str, train: bool) -> Array:
         groups = self.groups if self.bottleneck else 1
-        kernel_size, strides = (3, 3, 3), (stride,) * 3
+        kernel_size, strides = (3, 3, 3), (stride, stride, stride)
         if not self.factorised:
             return self.conv(features, kernel_size, strides, (1, 1, 1), groups=groups, name=name)(x)
         if self.shared_middle:

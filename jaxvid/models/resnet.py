@@ -14,6 +14,7 @@ from jaxvid.models.residual import FactorisedConv, MakeModule, ResidualBlock, mi
 from jaxvid.nn.convolution import Conv3D
 from jaxvid.nn.normalization import BatchNorm
 from jaxvid.nn.srtg import SRTG
+from jaxvid.ops.pooling import max_pool3d
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Float
@@ -177,7 +178,7 @@ class ResNet3D(nn.Module):
         planes = self.width * self.widen
         stem = Stem(planes, self.stem_frames, self.factorised, self.stem_middle, conv, norm, name="stem")
         x = stem(video.astype(self.dtype), train)
-        x = nn.max_pool(x, (3, 3, 3), (2, 2, 2), ((1, 1), (1, 1), (1, 1)))
+        x = max_pool3d(x, (3, 3, 3), (2, 2, 2), (1, 1, 1))
         for index, num_blocks in enumerate(self.stage_sizes):
             block = self._block(planes * 2**index, conv, norm)
             x = Stage(num_blocks, 1 if index == 0 else 2, block, name=f"stage{index + 1}")(x, train)
