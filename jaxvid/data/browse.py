@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -116,7 +116,7 @@ class _Writer:
     def __init__(self, figure: Figure, width: int, height: int):
         self._figure, self._width, self._height = figure, width, height
 
-    def __call__(self, left: float, top: float, text: str, **style: object) -> None:
+    def __call__(self, left: float, top: float, text: str, **style: Any) -> None:
         text = text.encode(errors="replace").decode()  # names of files may hold anything
         self._figure.text(left / self._width, 1 - top / self._height, text, va="top", parse_math=False, **style)
 
@@ -124,7 +124,7 @@ class _Writer:
 def _shortened(text: str, length: int) -> str:
     """The end of a long text, which tells more than its beginning.
 
-    >>> _shortened("train/a/b.mp4", 8)
+    >>> _shortened("train/a/b.mp4", 7)
     '…/b.mp4'
     """
     text = " ".join(text.split())

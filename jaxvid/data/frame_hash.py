@@ -51,7 +51,8 @@ def video_hash(frames: Iterable[np.ndarray], num_frames: int) -> tuple[int, ...]
     chosen = [frame for place, frame in enumerate(frames) if place in places]
     # A video of one or two frames: the same one stands for several.
     hashes = [frame_hash(chosen[min(k, len(chosen) - 1)]) for k in range(NUM_HASHED)]
-    return () if None in hashes else tuple(hashes)
+    sound = tuple(found for found in hashes if found is not None)
+    return sound if len(sound) == NUM_HASHED else ()
 
 
 def near_pairs(one: np.ndarray, other: np.ndarray) -> Iterator[tuple[int, int]]:

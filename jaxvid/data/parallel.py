@@ -80,6 +80,7 @@ class _Worker(threading.Thread):
         super().__init__(daemon=True)
         self._function, self._items, self._todo, self._done = function, items, todo, done
         self._process: subprocess.Popen | None = None
+        self._pipes: Any = ()
         self._stopped = False
         self._lock = threading.Lock()
 
@@ -106,19 +107,23 @@ class _Worker(threading.Thread):
 
     def _result(self, item: Any) -> tuple[bool, Any]:
         """``(True, result)`` or ``(False, exception)``."""
-        process = self._running()
+        request = pickle.dumps(item)
+        process, requests, answers = self._running()
         try:
-            _send(process.stdin, item)
-            return _receive(process.stdout)
-        except (EOFError, BrokenPipeError, ValueError):  # ValueError: stopped meanwhile, its pipes are closed
+            requests.write(request)
+            requests.flush()
+            return pickle.load(answers)
+        # UnpicklingError: it died in the middle of its answer; ValueError: stopped meanwhile, its pipes are closed.
+        except (EOFError, BrokenPipeError, pickle.UnpicklingError, ValueError):
             code = process.wait()
             with self._lock:
                 self._process = None
-            process.stdin.close()
-            process.stdout.close()
+            requests.close()
+            answers.close()
             return True, WorkerDiedError(f"a process died over this item (exit code {code}).")
 
-    def _running(self) -> subprocess.Popen:
+    def _running(self) -> tuple[subprocess.Popen, IO[bytes], IO[bytes]]:
+        """The process and the pipes to and from it; begun where there is none."""
         with self._lock:
             if self._stopped:
                 raise RuntimeError("stopped")
@@ -127,8 +132,17 @@ class _Worker(threading.Thread):
                 self._process = subprocess.Popen(
                     [sys.executable, "-c", _START], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment
                 )
-                _send(self._process.stdin, self._function)
-            return self._process
+                self._pipes = self._process.stdin, self._process.stdout
+                self._greet(*self._pipes)
+            return self._process, *self._pipes
+
+    def _greet(self, requests: IO[bytes], answers: IO[bytes]) -> None:
+        """Sends the function and waits until it is there: an interpreter that cannot start is no item's fault."""
+        try:
+            _send(requests, self._function)
+            pickle.load(answers)
+        except (EOFError, BrokenPipeError) as error:
+            raise RuntimeError(f"{sys.executable} could not start a process that imports jaxvid.") from error
 
 
 def serve() -> None:
@@ -138,6 +152,7 @@ def serve() -> None:
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what a library prints must not get among the answers
     requests = sys.stdin.buffer
     function = pickle.load(requests)
+    _send(answers, "ready")
     while True:
         try:
             item = pickle.load(requests)
@@ -153,7 +168,3 @@ def serve() -> None:
 def _send(pipe: IO[bytes], message: Any) -> None:
     pipe.write(pickle.dumps(message))
     pipe.flush()
-
-
-def _receive(pipe: IO[bytes]) -> Any:
-    return pickle.load(pipe)

@@ -79,7 +79,7 @@ def make_motion(
     if seed < 0:
         raise ValueError(f"seed must be >= 0, received seed={seed}.")
     folder = _folder(root)
-    recipe = {"version": VERSION, "num_per_class": sizes, "seed": seed, "class_names": list(CLASS_NAMES)}
+    recipe = _recipe(sizes, seed)
     if _recipe_of(folder) == recipe:
         return folder
     with _alone(folder):
@@ -129,20 +129,14 @@ def motion(
     if split not in SPLITS:
         raise ValueError(f"split must be one of {', '.join(SPLITS)} for motion, received split={split!r}.")
     folder = _folder(root)
-    recipe = _recipe_of(folder)
-    if recipe is None or not _is_current(recipe):
+    found = _recipe_of(folder)
+    recipe = found or _recipe({"train": DEFAULT_TRAIN, "val": DEFAULT_VAL}, seed=0)
+    sizes = recipe["num_per_class"]
+    if found is None or not _is_current(found):
         if not make:
-            raise DatasetError(f"{folder}: must hold version {VERSION} of motion, received {recipe}")
-        sizes = recipe["num_per_class"] if recipe else {"train": DEFAULT_TRAIN, "val": DEFAULT_VAL}
-        make_motion(
-            folder,
-            num_train_per_class=sizes["train"],
-            num_val_per_class=sizes["val"],
-            seed=recipe["seed"] if recipe else 0,
-            progress=progress,
-        )
-        recipe = _recipe_of(folder)
-    return _read(folder, split, recipe["num_per_class"][split])
+            raise DatasetError(f"{folder}: must hold version {VERSION} of motion, received {found}")
+        make_motion(folder, num_train_per_class=sizes["train"], num_val_per_class=sizes["val"], seed=recipe["seed"])
+    return _read(folder, split, sizes[split])
 
 
 def make_tfds(root: str | Path = "") -> Path:
@@ -159,6 +153,10 @@ def make_tfds(root: str | Path = "") -> Path:
 
 def _folder(root: str | Path) -> Path:
     return (Path(root).expanduser() if str(root) else data_dir() / "motion").absolute()
+
+
+def _recipe(sizes: dict[str, int], seed: int) -> dict:
+    return {"version": VERSION, "num_per_class": sizes, "seed": seed, "class_names": list(CLASS_NAMES)}
 
 
 def _recipe_of(folder: Path) -> dict | None:

@@ -69,7 +69,7 @@ class Motion(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             yield (
                 record.name,
                 {
-                    "video": Path(record.video).read_bytes(),
+                    "video": (self._root / record.name).read_bytes(),
                     "label": record.label,
                     "name": record.name,
                     "boxes": regions.boxes[regions.index(record.name)],

@@ -6,12 +6,9 @@ import operator
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from jaxvid.data.records import DatasetError, VideoDataset, VideoRecord
-
-if TYPE_CHECKING:
-    import tensorflow_datasets
 
 _NAMES = ("name", "filename", "file_name", "path", "key", "id")
 """Text features that may name a video, in the order of preference."""
@@ -100,7 +97,7 @@ def _find(root: Path) -> Path:
     raise DatasetError(f"{root}: must hold one TFDS data set (a folder with features.json), received {listed}")
 
 
-def _builder(folder: Path) -> tensorflow_datasets.core.DatasetBuilder:
+def _builder(folder: Path) -> Any:
     import tensorflow_datasets  # takes a second, and brings more than reading other layouts needs
 
     try:
