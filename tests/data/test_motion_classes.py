@@ -1,4 +1,4 @@
-"""The law of `motion`: without their order, the values of a clip say nothing about its class."""
+"""The law of `motion`: without their order, the values of no dimension say anything about a clip's class."""
 
 import numpy as np
 import pytest
@@ -94,8 +94,8 @@ def test_courses_do_not_tell_the_class_without_their_order():
     assert right.min() > 10 > -10 > left.max()
 
 
-def test_one_frame_does_not_tell_the_class():
-    """Each dimension of a random frame is uniform in every class, and uncorrelated with the others."""
+def test_one_frame_at_an_unknown_time_does_not_tell_the_class():
+    """Each dimension of a frame at a random time is uniform in every class, and uncorrelated with the others."""
     for label in LABELS:
         rng = np.random.default_rng((6, label))
         values = np.stack([middle_frame(label, rng) for _ in range(200)])
