@@ -10,10 +10,10 @@ same 16 values; only the *order* of the values differs.
 * Every other dimension *wanders*: a smooth random course, through the same 16 values too, that ends about where it
   began and has no trend.
 
-In the 16 frames in the middle of a clip, each dimension by itself therefore has the same values in every class, and a
-frame at an unknown time says nothing about the class: that is an identity, not a matter of statistics. (A course
-repeats after 16 frames where it wanders and goes on where it does not, so that a stretch that begins one frame earlier
-or later differs by one value.)
+In the 16 frames in the middle of a clip, each dimension by itself therefore has the same values in every class, and so
+has each dimension of one frame at an unknown time: that is an identity, not a matter of statistics. (A course repeats
+after 16 frames where it wanders and goes on where it does not, so that a stretch that begins one frame earlier or later
+differs by one value.)
 
 It is not an identity, and is measured instead by evaluating with shuffled frames, that the dimensions *together* say
 nothing. Who knows all states exactly can sort the frames by each dimension and see by which one the others become
