@@ -66,5 +66,7 @@ def create_state(
             key=run_key,
         )
 
+    # It runs once, so on a CPU, where compiling costs more than running, it is compiled without optimisation.
+    options = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
     # The key is an argument, not a constant: every seed shares one compiled program.
-    return jax.jit(create)(jax.random.key(seed))
+    return jax.jit(create, compiler_options=options)(jax.random.key(seed))
