@@ -4,8 +4,8 @@ import json
 import os
 from pathlib import Path
 
-# Before jax is imported anywhere: sharding is tested on eight simulated CPU devices, and programs that run once or twice
-# are not worth optimising (the suite is three times as fast without).
+# Before jax is imported anywhere: sharding is tested on eight simulated CPU devices, and programs that run once or
+# twice are not worth optimising (the suite is three times as fast without).
 _FLAGS = ("--xla_force_host_platform_device_count=8", "--xla_backend_optimization_level=0")
 _GIVEN = os.environ.get("XLA_FLAGS", "")
 os.environ["XLA_FLAGS"] = " ".join([_GIVEN, *(flag for flag in _FLAGS if flag not in _GIVEN)]).strip()
