@@ -16,14 +16,14 @@ def get_config(model: str = "srtg_r3d_18"):
     config.model.width = 16
     if model.startswith("srtg_"):
         config.model.srtg.cell = "gru"  # starts nearest to the identity: an LSTM's first h is at most tanh(1)
-    config.data.short_side = (36, 36)
-    config.data.crop_size = 32
+    config.data.short_side = (45, 45)
+    config.data.crop_size = 40
     config.optimizer.name = "adamw"
     config.optimizer.learning_rate = 1e-3
     config.optimizer.weight_decay = 0.01
     config.schedule.warmup_epochs = 1.0
-    config.train.num_epochs = 24.0
+    config.train.num_epochs = 22.0
     config.train.batch_size = 16
-    config.eval.short_side = 36
-    config.eval.crop_size = 32
+    config.eval.short_side = 45
+    config.eval.crop_size = 40
     return config
