@@ -64,7 +64,7 @@ def test_missing_and_old_packages_are_named_with_the_command(monkeypatch):
     check = run("packages")
     assert check.status == "FAIL"
     assert check.detail == "av is missing; optax 0.1.9 is older than 0.2.6"
-    assert check.fix == 'Run: pip install "av>=14.0" "optax>=0.2.6".'
+    assert check.fix == 'Run: pip install "av>=18.0" "optax>=0.2.6".'
 
 
 def test_jax_and_jaxlib_belong_together(monkeypatch):
