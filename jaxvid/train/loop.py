@@ -45,7 +45,7 @@ class TrainResult:
 
     workdir: Path
     step: int
-    metrics: dict[str, float]
+    metrics: dict[str, Any]
     finished: bool
 
 

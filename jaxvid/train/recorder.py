@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +86,7 @@ class Recorder:
             self._raise_not_finite(step, ids)
         self._progress.step(step, line)
 
-    def evaluation(self, step: int, results: dict[str, float], *, num_traces: int) -> None:
+    def evaluation(self, step: int, results: Mapping[str, Any], *, num_traces: int) -> None:
         """Writes an evaluation and, with the means since the last one, the epoch's line."""
         compiled = count_compilations()
         self._writer.write(step, {f"eval/{name}": value for name, value in results.items()})
