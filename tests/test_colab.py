@@ -23,6 +23,7 @@ def test_it_runs_headless(tmp_path, monkeypatch):
     monkeypatch.setenv("JAXVID_QUICKSTART_CLIPS", "4")
     monkeypatch.setenv("JAXVID_QUICKSTART_EPOCHS", "1")
     monkeypatch.setenv("XLA_FLAGS", "")
+    monkeypatch.delenv("MPLBACKEND", raising=False)  # the kernel draws inline
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     nbclient.NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(tmp_path)}}).execute()
     outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]

@@ -32,6 +32,7 @@ def start(place: Path, name: str, *overrides: str) -> subprocess.Popen:
     environment.pop("JAX_COMPILATION_CACHE_DIR", None)
     command = [sys.executable, "-m", "jaxvid.cli", "train", "--config=configs/motion_smoke.py"]
     command += [f"--workdir={place / name}", f"--config.data.root={place / 'motion'}", "--config.train.max_steps=40"]
+    command += ["--config.train.num_epochs=9", "--config.eval.every_epochs=1"]  # 120 clips: 15 steps an epoch
     log = (place / f"{name}.log").open("a")
     return subprocess.Popen([*command, *overrides], cwd=ROOT, env=environment, stdout=log, stderr=log)
 
@@ -78,7 +79,8 @@ def test_sigkill_at_three_moments_changes_nothing(place, undisturbed):
     rng = random.Random(0)
 
     process = start(place, name)
-    wait_until(lambda: num_steps(workdir) >= rng.randint(2, 4), process)  # before the first checkpoint
+    at = rng.randint(2, 4)
+    wait_until(lambda: num_steps(workdir) >= at, process)  # before the first checkpoint
     process.kill()
     process.wait()
 
@@ -97,6 +99,7 @@ def test_sigkill_at_three_moments_changes_nothing(place, undisturbed):
     finish(place, name)
     assert steps(workdir) == steps(undisturbed)
     assert [step for step, *_ in steps(workdir)] == list(range(1, 41))
+    assert [step for step, *_ in evaluations(workdir)] == [15, 30, 40]
     assert evaluations(workdir) == evaluations(undisturbed)
 
 
