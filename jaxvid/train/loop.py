@@ -239,6 +239,7 @@ _FREE_TO_CHANGE = (
     "data.num_workers",
     "data.root",
     "data.max_bad_fraction",
+    "train.mesh",
     "train.tensorboard",
 )
 
@@ -252,7 +253,7 @@ def _check_same_run(config: Config, class_names: tuple[str, ...], meta: dict[str
         )
     then, now = config_lib.flatten(config_lib.load(meta["config"])), config_lib.flatten(config)
     for name, value in now.items():
-        if value != then[name] and not name.startswith(_FREE_TO_CHANGE) and name != "train.mesh":
+        if value != then[name] and not name.startswith(_FREE_TO_CHANGE):
             raise ValueError(
                 f"{name} must stay {then[name]!r}, with which this run was begun, received {value!r}; "
                 f"choose another --workdir for another recipe."
