@@ -10,8 +10,7 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from rich.console import Console
@@ -91,15 +90,6 @@ class RichProgress:
 
         return count
 
-    @contextmanager
-    def track(self, total: int, description: str) -> Iterator[_Task]:
-        """A bar for a loop of ``total`` rounds; call ``advance()`` of what is yielded after each."""
-        task = self._task(description, total)
-        try:
-            yield task
-        finally:
-            task.end()
-
     def close(self) -> None:
         """Takes all bars away; may be called twice."""
         self._end_training()
@@ -153,20 +143,15 @@ class _Task:
     """One bar, or nothing where there are none."""
 
     def __init__(self, bars: Bars | None, description: str, total: int, done: int):
-        self._bars, self._total, self._done = bars, total, done
+        self._bars, self._total = bars, total
         self._id: TaskID | None = None
         # The time left counts from the first round that is complete: it holds compilation and the start of workers.
         self._since: tuple[float, int] | None = None
         if bars is not None:
             self._id = bars.add_task(description, total=total, completed=done, detail="", eta="")
 
-    def advance(self, count: int = 1) -> None:
-        """``count`` more rounds are done."""
-        self.update(self._done + count)
-
     def update(self, done: int, detail: str = "") -> None:
         """``done`` rounds are done in all."""
-        self._done = done
         if self._bars is None or self._id is None:
             return
         now = time.monotonic()

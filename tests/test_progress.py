@@ -45,9 +45,8 @@ def test_in_a_file_there_is_one_line_for_each_epoch_and_nothing_else():
     console = Console(file=io.StringIO(), width=20)
     with RichProgress(console) as progress:
         run_two_epochs(progress)
-        with progress.track(5, "exporting") as task:
-            task.advance()
         progress.making()(1, 2)
+        progress.checking()(2, 2)
     assert console.file.getvalue() == "".join(f"{line}\n" for line in LINES)
 
 
@@ -108,22 +107,43 @@ def test_loops_count_and_go(monkeypatch):
     monkeypatch.setenv("TERM", "xterm")
     console = terminal()
     with RichProgress(console) as progress:
-        with progress.track(3, "exporting") as task:
-            task.advance()
-            task.advance(2)
-            assert [(bar.description, bar.completed, bar.total) for bar in progress._bars.tasks] == [
-                ("exporting", 3, 3)
-            ]
-        assert progress._bars.tasks == []
         for name in ("making", "checking"):
             count = getattr(progress, name)()
             count(2, 7)
             assert [(bar.description, bar.completed, bar.total) for bar in progress._bars.tasks] == [(name, 2, 7)]
             count(7, 7)
             assert progress._bars.tasks == []
-        with pytest.raises(KeyError), progress.track(3, "failing"):
+        again = progress.counting("again")
+        for total in (3, 5):  # the second round over the same data is a bar of its own
+            again(1, total)
+            assert [(bar.completed, bar.total) for bar in progress._bars.tasks] == [(1, total)]
+            again(total, total)
+            assert progress._bars.tasks == []
+
+
+def test_an_exception_takes_all_bars_away_and_gives_the_cursor_back(monkeypatch):
+    monkeypatch.setenv("TERM", "xterm")
+    console = terminal()
+    progress = RichProgress(console)
+    seen = []
+
+    def fails_midway():
+        with progress:
+            progress.start(step=0, total_steps=3)
+            progress.checking()(2, 7)
+            seen.append(progress._bars)
+            assert progress._bars.live.is_started
+            assert [bar.description for bar in progress._bars.tasks] == ["training", "checking"]
             raise KeyError
-        assert progress._bars.tasks == []
+
+    with pytest.raises(KeyError):
+        fails_midway()
+    (bars,) = seen
+    assert progress._bars is None
+    assert not bars.live.is_started
+    drawn = console.file.getvalue()
+    assert drawn.rindex("\x1b[?25h") > drawn.rindex("\x1b[?25l")  # shown again after it was hidden
+    assert drawn.endswith("\x1b[2K")  # what was drawn last is erased
 
 
 def test_log_lines_and_prints_go_above_the_bars_and_their_streams_come_back(monkeypatch):
