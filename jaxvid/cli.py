@@ -86,13 +86,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 2
     except (ValueError, OSError, RuntimeError, ImportError) as error:
-        if options_debug(arguments):
+        if _wants_traceback(arguments):
             raise
         print(f"error: {error}", file=sys.stderr)
         return 1
 
 
-def options_debug(arguments: Sequence[str]) -> bool:
+def _wants_traceback(arguments: Sequence[str]) -> bool:
     """Whether ``--debug`` was given: errors then keep their traceback."""
     return "--debug" in arguments
 
