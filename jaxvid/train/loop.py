@@ -175,7 +175,6 @@ class _Training:
             self.progress.message(f"Resuming after step {self.step} of {self.plan.total_steps}.")
 
     def _batches(self) -> Batches:
-        shard = (jax.process_index(), jax.process_count())
         return train_batches(
             self.train_set,
             assemble.train_clips(self.config, self.train_set.class_names),
@@ -184,8 +183,8 @@ class _Training:
             num_clips_total=self.plan.total_clips,
             position=self.step * self.plan.batch_size,
             num_workers=self.config.data.num_workers,
-            shard=shard,
-            quarantine=Quarantine(self.workdir / "quarantine.jsonl", self.config.data.max_bad_fraction, shard=shard),
+            shard=sharding.host_shard(),
+            quarantine=_quarantine(self.config, self.workdir),
         )
 
 
@@ -199,14 +198,13 @@ def predict(
     progress: Progress,
 ) -> evaluation.Predictions:
     """Every video of a split once, with its views; bad ones are noted in ``folder/quarantine.jsonl``."""
-    shard = (jax.process_index(), jax.process_count())
     batches = eval_batches(
         dataset,
         assemble.eval_clips(config),
         batch_size=config.eval.batch_size,
         num_workers=config.data.num_workers,
-        shard=shard,
-        quarantine=Quarantine(folder / "quarantine.jsonl", config.data.max_bad_fraction, shard=shard),
+        shard=sharding.host_shard(),
+        quarantine=_quarantine(config, folder),
         seed=config.train.seed,
     )
     with batches:
@@ -219,6 +217,11 @@ def predict(
             progress=progress.evaluating(len(dataset)),
             num_clips=len(dataset),
         )
+
+
+def _quarantine(config: Config, folder: Path) -> Quarantine:
+    """The list of bad videos that this host keeps in a run's folder; training and evaluation share it."""
+    return Quarantine(folder / "quarantine.jsonl", config.data.max_bad_fraction, shard=sharding.host_shard())
 
 
 def _open_splits(config: Config, progress: Progress) -> tuple[VideoDataset, VideoDataset]:

@@ -62,6 +62,15 @@ def make_mesh(axes: Sequence[tuple[str, int]], *, devices: Sequence[Any] | None 
     return jax.make_mesh(tuple(sizes), tuple(names), axis_types=(AxisType.Auto,) * len(names), devices=used)
 
 
+def host_shard() -> tuple[int, int]:
+    """``(index, count)`` of this host: which share of every batch it reads. Shares follow each other as in :func:`put`.
+
+    >>> host_shard()
+    (0, 1)
+    """
+    return jax.process_index(), jax.process_count()
+
+
 def over_data(mesh: Mesh) -> NamedSharding:
     """The layout of batches: the first axis split over ``data``."""
     return NamedSharding(mesh, PartitionSpec(DATA_AXIS))

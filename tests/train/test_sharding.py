@@ -31,6 +31,13 @@ def test_the_configured_mesh_takes_every_device():
     assert set(mesh.devices.flat) == set(jax.devices())
 
 
+def test_a_host_reads_the_share_with_its_own_index(monkeypatch):
+    assert sharding.host_shard() == (0, 1)
+    monkeypatch.setattr(jax, "process_index", lambda: 1)
+    monkeypatch.setattr(jax, "process_count", lambda: 3)
+    assert sharding.host_shard() == (1, 3)
+
+
 @pytest.mark.parametrize(
     ("axes", "shape"),
     [
