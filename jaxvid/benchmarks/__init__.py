@@ -1,7 +1,8 @@
 """Benchmarks: what ``jaxvid bench NAME`` runs. Each yields one JSON-able dictionary per case, with the machine in it.
 
-No benchmark passes or fails. Every line holds the median and the quartiles over the counted runs, the number of runs
-and of uncounted warm-up runs, the devices and the versions; compare lines of one machine only.
+No benchmark passes or fails. Every line of one that measures time holds the median and the quartiles over the counted
+runs, the number of runs and of uncounted warm-up runs, the devices and the versions; compare lines of one machine only.
+The lines of ``motion``, which measures accuracy, hold one run each, and then the mean and the range over the seeds.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxvid import config as config_lib
+from jaxvid.benchmarks.timing import describe_machine
 from jaxvid.train.loop import train
 from jaxvid.train.run import evaluate_run
 
@@ -29,19 +30,33 @@ def bench_motion(
       models: names of models.
       seeds: one run for each.
       overrides: dotted fields for all of them.
+
+    Yields:
+      ``top1`` of the validation clips and ``top1_shuffled`` of the same clips with their frames in random order;
+      ``train_seconds`` are those of this call, few for a run that was finished before.
+
+    Raises:
+      ValueError: no model, no seed, or the config does not fit.
+      RuntimeError: a signal ended a run before its last step.
     """
+    for field, values in (("models", models), ("seeds", seeds)):
+        if not len(values):
+            raise ValueError(f"{field} must hold at least 1, received {field}={values!r}.")
     for name in models:
         rows = []
         for seed in seeds:
             folder = Path(workdir) / f"{name}-{seed}"
             fields = {**(overrides or {}), "train.seed": seed}
             started = time.perf_counter()
-            train(config_lib.load(f"{config}:{name}", fields), folder)
+            result = train(config_lib.load(f"{config}:{name}", fields), folder)
             seconds = time.perf_counter() - started
+            if not result.finished:
+                raise RuntimeError(f"{folder} was stopped after step {result.step}; the same command goes on.")
             ordered = evaluate_run(folder)
             shuffled = evaluate_run(folder, folder / "eval-shuffled", {"eval.frame_order": "shuffled"})
             rows.append(
                 {
+                    "benchmark": "motion",
                     "model": name,
                     "width": ordered.run.config.model.width,
                     "seed": seed,
@@ -50,10 +65,11 @@ def bench_motion(
                     "chance": 1 / len(ordered.run.class_names),
                     "num_clips": ordered.metrics["num_clips"],
                     "train_seconds": round(seconds, 1),
+                    **describe_machine(),
                 }
             )
             yield rows[-1]
-        yield {"model": name, "seeds": list(seeds)} | {
+        yield {"benchmark": "motion", "model": name, "seeds": list(seeds)} | {
             f"{key}_{kind}": function(row[key] for row in rows)
             for key in ("top1", "top1_shuffled")
             for kind, function in (("mean", statistics.fmean), ("min", min), ("max", max))
