@@ -38,6 +38,12 @@ def test_every_help_shows_an_example(command, capsys):
         (["train", "--config=c.py", "--workdir=x", "--config.data.root"], "--config.data.root must have a value"),
         (["models", "--config.data.root=x"], "may only be given to a command that reads a config"),
         (["models", "--json", "--markdown"], "not allowed with argument"),
+        (["models", "--quite=different"], "jaxvid models has no option --quite. See 'jaxvid models --help'."),
+        (["data", "check", "--config=c.py", "--jsn"], "jaxvid data check has no option --jsn. Did you mean --json?"),
+        (["train", "--config=c.py", "--workdir=x", "--config.a.b", "--debug"], "--config.a.b must have a value"),
+        (["bench", "decode", "--runs=many"], "invalid int value: 'many'"),
+        (["data"], "the following arguments are required: COMMAND"),
+        ([], "the following arguments are required: COMMAND"),
     ],
 )
 def test_wrong_usage_is_one_sentence_and_status_2(arguments, sentence, capsys):
