@@ -81,7 +81,7 @@ def _choose() -> str:
     return "folded" if jax.default_backend() == "cpu" else "direct"
 
 
-def _conv3d_direct(x: Array, kernel: Array, strides: Size3, pads: tuple, dilation: Size3, groups: int) -> Array:
+def _conv3d_direct(x: Array, kernel: Array, strides: tuple, pads: tuple, dilation: tuple, groups: int) -> Array:
     return lax.conv_general_dilated(
         x,
         kernel,
@@ -93,17 +93,18 @@ def _conv3d_direct(x: Array, kernel: Array, strides: Size3, pads: tuple, dilatio
     )
 
 
-def _conv3d_folded(x: Array, kernel: Array, strides: Size3, pads: tuple, dilation: Size3, groups: int) -> Array:
+def _conv3d_folded(x: Array, kernel: Array, strides: tuple, pads: tuple, dilation: tuple, groups: int) -> Array:
     if groups == 1 and x.shape[-1] <= CONCAT_CHANNELS:
         return _fold_concatenated(x, kernel, strides, pads, dilation)
     return _fold_sum(x, kernel, strides, pads, dilation, groups)
 
 
-def _fold_sum(x: Array, kernel: Array, strides: Size3, pads: tuple, dilation: Size3, groups: int) -> Array:
+def _fold_sum(x: Array, kernel: Array, strides: tuple, pads: tuple, dilation: tuple, groups: int) -> Array:
     """One 2-D convolution per tap in time, of the frames that the tap really sees; the results are added."""
     frames = x.shape[1]
-    out_frames = _out_frames(frames, kernel.shape[0], strides[0], pads[0], dilation[0])
-    total = 0
+    out_sizes = tuple(map(_out_size, x.shape[1:4], kernel.shape[:3], strides, pads, dilation))
+    out_frames = out_sizes[0]
+    total = jnp.zeros((x.shape[0], *out_sizes, kernel.shape[4]), x.dtype)
     for k in range(kernel.shape[0]):
         # Output frame t sees input frame t * stride + offset; the others see padding, and what that adds is zero.
         offset = k * dilation[0] - pads[0][0]
@@ -118,10 +119,10 @@ def _fold_sum(x: Array, kernel: Array, strides: Size3, pads: tuple, dilation: Si
     return total
 
 
-def _fold_concatenated(x: Array, kernel: Array, strides: Size3, pads: tuple, dilation: Size3) -> Array:
+def _fold_concatenated(x: Array, kernel: Array, strides: tuple, pads: tuple, dilation: tuple) -> Array:
     """One 2-D convolution, with the frames that an output frame sees side by side as channels."""
     taps, height, width, channels, features = kernel.shape
-    out_frames = _out_frames(x.shape[1], taps, strides[0], pads[0], dilation[0])
+    out_frames = _out_size(x.shape[1], taps, strides[0], pads[0], dilation[0])
     x = jnp.pad(x, ((0, 0), pads[0], (0, 0), (0, 0), (0, 0)))
     span = (out_frames - 1) * strides[0] + 1
     starts = [k * dilation[0] for k in range(taps)]
@@ -130,8 +131,8 @@ def _fold_concatenated(x: Array, kernel: Array, strides: Size3, pads: tuple, dil
     return _conv2d(seen, kernel, strides[1:], pads[1:], dilation[1:], 1)
 
 
-def _out_frames(frames: int, taps: int, stride: int, pads: tuple[int, int], dilation: int) -> int:
-    return (frames + sum(pads) - dilation * (taps - 1) - 1) // stride + 1
+def _out_size(size: int, taps: int, stride: int, pads: tuple[int, int], dilation: int) -> int:
+    return (size + sum(pads) - dilation * (taps - 1) - 1) // stride + 1
 
 
 def _conv2d(x: Array, kernel: Array, strides: tuple, pads: tuple, dilation: tuple, groups: int) -> Array:
@@ -185,7 +186,7 @@ def _check(
     else:
         if len(padding) != 3:
             raise ValueError(f"padding must have three entries (T, H, W), received padding={tuple(padding)}.")
-        pads = [(p, p) if isinstance(p, int) else tuple(p) for p in padding]
+        pads = [(low, high) for low, high in ((p, p) if isinstance(p, int) else p for p in padding)]
     for axis, size, (low, high), need in zip("THW", sizes, pads, extent, strict=True):
         if size + low + high < need:
             raise ValueError(

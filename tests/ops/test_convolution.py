@@ -89,6 +89,14 @@ def test_taps_that_see_only_padding_are_not_computed():
 
 
 @pytest.mark.parametrize("implementation", ["direct", "folded"])
+def test_where_no_tap_sees_a_frame_the_result_is_zero(implementation):
+    """Strides may jump over the only frame: output frames 0 and 1 see the padding before and after it."""
+    x, kernel = jnp.ones((2, 1, 5, 4, 6)), jnp.ones((1, 3, 1, 6, 7))
+    y = conv3d(x, kernel, (2, 2, 1), (1, 1, 0), implementation=implementation)
+    np.testing.assert_array_equal(y, np.zeros((2, 2, 3, 4, 7), np.float32), strict=True)
+
+
+@pytest.mark.parametrize("implementation", ["direct", "folded"])
 def test_permuting_the_batch_permutes_the_result(implementation):
     x, kernel, conv = _inputs("dense")
     conv = jax.jit(functools.partial(conv, implementation=implementation))
