@@ -41,5 +41,5 @@ def normalize_video(
             raise ValueError(f"{name} must hold one number per channel ({channels}), received {name}={tuple(values)}.")
     if min(std) <= 0:
         raise ValueError(f"std must be > 0 in every channel, received std={tuple(std)}.")
-    mean, std = np.asarray(mean, np.float32), np.asarray(std, np.float32)
-    return ((jnp.asarray(video).astype(jnp.float32) / 255 - mean) / std).astype(dtype)
+    shift, scale = np.asarray(mean, np.float32), np.asarray(std, np.float32)
+    return ((jnp.asarray(video).astype(jnp.float32) / 255 - shift) / scale).astype(dtype)

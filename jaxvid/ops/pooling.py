@@ -51,7 +51,7 @@ def max_pool3d(
             f"x must have the axes N T H W C, and window, strides and padding three entries, received shape {x.shape}, "
             f"window={tuple(window)}, strides={tuple(strides)}, padding={tuple(padding)}."
         )
-    pads = [(p, p) if isinstance(p, int) else tuple(p) for p in padding]
+    pads = [(low, high) for low, high in ((p, p) if isinstance(p, int) else p for p in padding)]
     for axis, size, width, stride, (low, high) in zip("THW", x.shape[1:4], window, strides, pads, strict=True):
         if width < 1 or stride < 1 or not (0 <= low < width and 0 <= high < width) or size + low + high < width:
             raise ValueError(
@@ -70,8 +70,8 @@ def _max_along(x: Array, axis: int, width: int, stride: int, pads: tuple[int, in
     padding = [pads if a == axis else (0, 0) for a in range(x.ndim)]
     x = jnp.pad(x, padding, constant_values=-jnp.inf)
     count = (x.shape[axis] - width) // stride + 1
-    best = None
-    for k in range(width):
-        tap = lax.slice_in_dim(x, k, k + (count - 1) * stride + 1, stride, axis)
-        best = tap if best is None else jnp.where((tap > best) | jnp.isnan(tap), tap, best)
+    taps = (lax.slice_in_dim(x, k, k + (count - 1) * stride + 1, stride, axis) for k in range(width))
+    best = next(taps)
+    for tap in taps:
+        best = jnp.where((tap > best) | jnp.isnan(tap), tap, best)
     return best

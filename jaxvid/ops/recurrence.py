@@ -6,9 +6,9 @@ depends on the previous step. Arithmetic and carries are float32 whatever the in
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -73,7 +73,7 @@ def recur(x: Float[Array, "N T I"], weights: Sequence[LayerWeights], *, cell: st
     _check(x, weights, cell)
     h = jnp.swapaxes(x, 0, 1).astype(jnp.float32)  # T N I: lax.scan walks the leading axis
     for layer in weights:
-        h = _scan_layer(h, LayerWeights(*(None if w is None else w.astype(jnp.float32) for w in layer)), cell)
+        h = _scan_layer(h, jax.tree.map(lambda w: w.astype(jnp.float32), layer), cell)
     return jnp.swapaxes(h, 0, 1).astype(x.dtype)
 
 
@@ -130,7 +130,7 @@ def _lstm_step(carry: tuple[Array, Array], a: Array, w: LayerWeights) -> tuple[t
 def _peephole_lstm_step(carry: tuple[Array, Array], a: Array, w: LayerWeights) -> tuple[tuple[Array, Array], Array]:
     h, c = carry
     i, f, g, o = jnp.split(a + _matmul(h, w.recurrent_kernel), 4, axis=-1)
-    p_i, p_f, p_o = w.peephole
+    p_i, p_f, p_o = cast("Array", w.peephole)  # this cell is refused without them
     c = jax.nn.sigmoid(f + p_f * c) * c + jax.nn.sigmoid(i + p_i * c) * jnp.tanh(g)
     h = jax.nn.sigmoid(o + p_o * c) * jnp.tanh(c)
     return (h, c), h
@@ -150,7 +150,7 @@ def _rnn_step(h: Array, a: Array, w: LayerWeights) -> tuple[Array, Array]:
     return h, h
 
 
-_STEPS = MappingProxyType(
+_STEPS: Mapping[str, Callable[[Any, Array, LayerWeights], tuple[Any, Array]]] = MappingProxyType(
     {"lstm": _lstm_step, "peephole_lstm": _peephole_lstm_step, "gru": _gru_step, "rnn": _rnn_step}
 )
 
