@@ -68,14 +68,13 @@ def _as_dict(source: Any) -> dict[str, Any]:
         path, _, text = str(source).partition(":")
         argument, where = text or None, path
         module = _import(path)
-    get_config = getattr(module, "get_config", None)
-    if not callable(get_config):
+    if not callable(getattr(module, "get_config", None)):
         raise ValueError(f"{where} must define get_config(), and does not.")
-    takes_argument = bool(inspect.signature(get_config).parameters)
+    takes_argument = bool(inspect.signature(module.get_config).parameters)
     if argument is not None and not takes_argument:
         raise ValueError(f"{where} takes no argument, received {argument!r} after the colon.")
     try:
-        config = get_config(argument) if argument is not None else get_config()
+        config = module.get_config(argument) if argument is not None else module.get_config()
     except (AttributeError, KeyError, TypeError) as error:
         raise ValueError(f"{where}: {_first_sentence(error)}") from error
     return config.to_dict()
@@ -108,7 +107,8 @@ def _override(values: dict[str, Any], name: str, value: Any) -> None:
     for depth, part in enumerate([*parents, last]):
         if not dataclasses.is_dataclass(hint):
             raise ValueError(f"{'.'.join(name.split('.')[:depth])} holds no fields, received {name}={value!r}.")
-        hint = _hint(hint, part, prefix="".join(f"{p}." for p in name.split(".")[:depth]), value=value)
+        prefix = "".join(f"{p}." for p in name.split(".")[:depth])
+        hint = _hint(typing.cast(type, hint), part, prefix=prefix, value=value)
         if depth < len(parents):
             child = dict(here.get(part) or {})
             here[part] = child

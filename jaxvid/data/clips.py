@@ -132,7 +132,8 @@ def load_clip(record: VideoRecord, clips: TrainClips, *, seed: int, epoch: int) 
         indices = SAMPLERS[clips.sampler](clips.num_frames, clips.frame_stride, reader.num_frames, rng)
         short_side = int(rng.integers(clips.short_side[0], clips.short_side[1] + 1))
         video = reader.read(indices, short_side=short_side)
-    video = crop(video, random_corner(*video.shape[1:3], clips.crop_size, rng), clips.crop_size)
+    height, width = video.shape[1:3]
+    video = crop(video, random_corner(height, width, clips.crop_size, rng), clips.crop_size)
     if not clips.flip or rng.random() < 0.5:
         return video, record.label
     return flip(video), record.label if clips.mirror is None else clips.mirror[record.label]
@@ -157,7 +158,8 @@ def load_views(record: VideoRecord, clips: EvalClips, *, seed: int = 0) -> np.nd
         grid = test_clips(clips.num_frames, clips.frame_stride, reader.num_frames, clips.num_clips, clips.sampler)
         indices = np.concatenate([reorder(indices, clips.frame_order, rng) for indices in grid])
         video = reader.read(indices, short_side=clips.short_side)
-    corners = eval_corners(*video.shape[1:3], clips.crop_size, clips.num_crops)
+    height, width = video.shape[1:3]
+    corners = eval_corners(height, width, clips.crop_size, clips.num_crops)
     stretches = np.split(video, clips.num_clips)
     return np.stack([crop(stretch, corner, clips.crop_size) for stretch in stretches for corner in corners])
 

@@ -12,10 +12,11 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import av
 import av.container
+import av.error
 from av.stream import Disposition
 
 from jaxvid.data.records import BadVideoError, describe
@@ -26,11 +27,11 @@ MAX_PIXELS = 8192 * 4320
 FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpeg,mpegts,mpegvideo,h264,asf,flv,ogg,gif"
 """libav's names of the containers that are opened. All hold their own data; playlists and scripts do not."""
 
-LENIENT = {"metadata_errors": "ignore"} if int(av.__version__.split(".")[0]) < 19 else {}
+LENIENT: dict[str, Any] = {"metadata_errors": "ignore"} if int(av.__version__.split(".")[0]) < 19 else {}
 """Options of ``av.open`` for files whose titles are not UTF-8; from PyAV 19 on no option is needed."""
 
 _MAX_BOXES = 100_000  # of an MP4's top level; a fragmented recording has two for every few seconds
-_LIBAV_ERRORS = (av.FFmpegError, OSError, ValueError, OverflowError, MemoryError)
+_LIBAV_ERRORS = (av.error.FFmpegError, OSError, ValueError, OverflowError, MemoryError)
 
 
 def bad(video: str | os.PathLike | bytes, what: str, frame: int | None = None) -> BadVideoError:

@@ -28,8 +28,10 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from types import TracebackType
+from typing import cast
 
 import av
+import av.error
 import numpy as np
 from av.video.frame import PictureType
 from av.video.reformatter import Interpolation, VideoReformatter
@@ -167,13 +169,13 @@ class VideoReader:
                 f"is too large: {len(indices)} frames of {height} x {width} exceed max_bytes={max_bytes}",
             )
         wanted, inverse = np.unique(indices, return_inverse=True)
-        clip = None
+        clip: np.ndarray | None = None
         for position, frame in self._frames(wanted + self._first):
             picture = self._picture(frame, height, width)
             if clip is None:
                 clip = np.empty((len(indices), *picture.shape), np.uint8)
             clip[inverse == position] = picture
-        return clip
+        return cast(np.ndarray, clip)  # at least one frame is wanted, and each comes or raises
 
     def _checked(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
         indices = np.asarray(indices)
@@ -189,9 +191,9 @@ class VideoReader:
 
     def _shape(self) -> tuple[int, int]:
         if self._turn is None:
-            for _, frame in self._frames(np.asarray([self._first])):
-                self._turn = Turn.of(frame)
-        return self._coded_size[::-1] if self._turn.transpose else self._coded_size
+            *_, self._turn = (Turn.of(frame) for _, frame in self._frames(np.asarray([self._first])))
+        height, width = self._coded_size
+        return (width, height) if self._turn.transpose else (height, width)
 
     def _picture(self, frame: av.VideoFrame, height: int, width: int) -> np.ndarray:
         """The frame as RGB ``[H W 3]`` of the coded orientation's height and width, then turned as the file asks."""
@@ -202,21 +204,21 @@ class VideoReader:
                 frame, width=width, height=height, format="rgb24", interpolation=_INTERPOLATION, threads=1
             )
         plane = rgb.planes[0]
-        rows = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)
+        rows = np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)
         return self._turn(rows[:height, : width * 3].reshape(height, width, 3))
 
     def _presentation_times(self) -> np.ndarray:
         """Seconds from the first frame of all frames that were scanned; float64, ascending."""
         packets = self._packets
-        unit = float(packets.stream.time_base)
         if packets.timed:
-            return (packets.pts[packets.shown] - packets.origin) * unit
-        pts = [frame.pts for frame in self._all_frames()]
-        if not pts:
+            return (packets.pts[packets.shown] - packets.origin) * packets.unit
+        shown = [frame.pts for frame in self._all_frames()]
+        if not shown:
             raise bad(self._video, "holds no frame that can be decoded")
-        if None not in pts and (np.diff(pts) > 0).all():
-            return (np.asarray(pts) - pts[0]) * unit
-        return np.arange(len(pts)) / (self.fps or 1.0)
+        pts = [time for time in shown if time is not None]
+        if len(pts) == len(shown) and (np.diff(pts) > 0).all():
+            return (np.asarray(pts) - pts[0]) * packets.unit
+        return np.arange(len(shown)) / (self.fps or 1.0)
 
     def _frames(self, wanted: np.ndarray) -> Iterator[tuple[int, av.VideoFrame]]:
         """``(position in wanted, decoded frame)`` for ascending numbers of frames; a position may come twice."""
@@ -282,8 +284,8 @@ class VideoReader:
         """
         try:
             frames = codec.decode(packet)
-        except (av.FFmpegError, ValueError, MemoryError) as error:
-            if None not in (floor, packet) and packet.pts < floor:
+        except (av.error.FFmpegError, ValueError, MemoryError) as error:
+            if floor is not None and packet is not None and packet.pts is not None and packet.pts < floor:
                 return []
             place = "at its end" if packet is None else self._place(packet.pts)
             reason = getattr(error, "strerror", None) or str(error)
@@ -305,7 +307,7 @@ class VideoReader:
     def _place(self, pts: int | None) -> str:
         if pts is None:
             return "somewhere"
-        return f"at {(pts - self._packets.origin) * float(self._packets.stream.time_base):.3f} s"
+        return f"at {(pts - self._packets.origin) * self._packets.unit:.3f} s"
 
     def _count_instead(self, problem: _UntimelyError) -> None:
         """Gives up presentation times and counts frames; allowed only when the number of frames stays what was said."""

@@ -12,9 +12,12 @@ import itertools
 import math
 import os
 from collections.abc import Iterator
+from fractions import Fraction
+from typing import cast
 
 import av
 import av.container
+import av.error
 import numpy as np
 
 from jaxvid.data.container import MAX_PIXELS, bad, open_container, reporting, video_stream
@@ -44,6 +47,7 @@ class PacketReader:
 
     Attributes:
       stream: PyAV's video stream.
+      unit: seconds of one unit of ``stream.time_base``, in which presentation times are.
       pts: presentation time of each packet in units of ``stream.time_base``; int64[P]. Meaningless unless ``timed``.
       keys: positions of the packets at which decoding can start, ascending; int64[K].
       shown: positions of the packets whose frames are shown, in order of presentation; int64[n]. Only if ``timed``.
@@ -81,7 +85,7 @@ class PacketReader:
 
     def ticks(self, seconds: float, origin: int) -> int:
         """The first presentation time that is not before ``seconds`` after ``origin``."""
-        return origin + math.ceil((seconds - TIME_TOLERANCE) / float(self.stream.time_base))
+        return origin + math.ceil((seconds - TIME_TOLERANCE) / self.unit)
 
     def decoder(self) -> av.VideoCodecContext:
         """The stream's decoder, empty; valid until the next :meth:`rewind`."""
@@ -116,7 +120,8 @@ class PacketReader:
 
     def _open(self) -> None:
         self._container: av.container.InputContainer = open_container(self.video)
-        self.stream = video_stream(self._container)
+        self.stream = cast(av.VideoStream, video_stream(self._container))  # a file without one is not opened
+        self.unit = float(cast(Fraction, self.stream.time_base))  # libav gives every stream of a file one
         codec = self.stream.codec_context
         codec.options = {"max_pixels": str(MAX_PIXELS)}  # a stream may change its size after its header
         codec.thread_count = 1  # workers are many; threads inside each would fight for the same cores
@@ -134,7 +139,7 @@ class PacketReader:
         """Goes to the key packet before a time; some files promise that and cannot."""
         try:
             self._container.seek(time, stream=self.stream)
-        except av.FFmpegError:
+        except av.error.FFmpegError:
             return False
         self._demuxed = self._packets()
         return True
@@ -145,10 +150,11 @@ class PacketReader:
             return False
         head = list(itertools.islice(self._demuxed, _HEAD))
         shown = [p.pts for p in head if not p.is_discard]
-        if not shown or None in shown or not head[0].is_keyframe:
+        times = [pts for pts in shown if pts is not None]
+        if not times or len(times) < len(shown) or not head[0].is_keyframe:
             self._reopen()
             return False
-        self.origin = min(shown)
+        self.origin = min(times)
         target = self.ticks(start, self.origin)
         if self._seek(target):
             self._scan(self.origin, end)
@@ -171,10 +177,11 @@ class PacketReader:
                 raise bad(
                     self.video, f"is damaged or cut off: packet {len(rows)} of its video is incomplete", len(rows)
                 )
-            if None not in (end, first, packet.dts) and packet.dts >= self.ticks(end, first):
+            dts = packet.dts
+            if end is not None and first is not None and dts is not None and dts >= self.ticks(end, first):
                 break
             hidden = packet.is_discard or (codec == "vp8" and not memoryview(packet)[0] & _VP8_SHOWN)
-            rows.append((packet.pts, packet.dts, packet.is_keyframe, not hidden))
+            rows.append((packet.pts, dts, packet.is_keyframe, not hidden))
             first = packet.pts if first is None and not hidden else first  # at or after the first frame's time
             size, smallest = size + packet.size, min(smallest, packet.size)
             packets = [] if size > MAX_KEPT_BYTES else packets

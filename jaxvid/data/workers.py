@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import multiprocessing
+import multiprocessing.process
 import os
 import pickle
 import signal
 import threading
-from typing import NoReturn
+from typing import NoReturn, cast
 
 
 class WorkerDiedError(RuntimeError):
@@ -27,7 +28,8 @@ def prepare_worker(index: int, count: int) -> None:
 
 
 def _end_with_parent() -> NoReturn:
-    multiprocessing.parent_process().join()
+    # Only the main process has no parent, and it prepares no worker.
+    cast(multiprocessing.process.BaseProcess, multiprocessing.parent_process()).join()
     os._exit(1)
 
 

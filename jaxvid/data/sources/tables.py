@@ -105,7 +105,7 @@ def look_up(
     """
     listed = []
     for row in rows:
-        trimmed = None if row.start is None else f"{row.id}_{int(row.start):06d}_{int(row.end):06d}"
+        trimmed = None if row.start is None or row.end is None else f"{row.id}_{int(row.start):06d}_{int(row.end):06d}"
         stem = trimmed if trimmed in stems else row.id if row.id in stems else trimmed or row.id
         paths = _best(stems.get(stem, ()), row)
         if len(paths) > 1:
@@ -136,7 +136,7 @@ def _read_file(file: Path, text: str, id_columns: Sequence[str], rows: list[Row]
     id_column = next((column for column in id_columns if column in columns), None)
     absent = [column for column in ("label", "split") if column not in columns]
     absent += [] if id_column else [" or ".join(id_columns)]
-    if absent:
+    if absent or id_column is None:
         problems.append(f"{file}:1: the first line must name the columns {', '.join(absent)}, received {columns}")
         return
     try:
