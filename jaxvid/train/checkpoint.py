@@ -137,7 +137,9 @@ class Checkpointer:
         except TypeError as error:
             raise ValueError(f"meta must hold only what JSON knows, received something else: {error}.") from error
         # Orbax copies host arrays before save returns, so nothing refers to the state's buffers afterwards.
-        arguments = {item: ocp.args.PyTreeSave(leaves.nest(found)) for item, found in items.items() if found}
+        arguments: dict[str, ocp.args.CheckpointArgs] = {
+            item: ocp.args.PyTreeSave(leaves.nest(found)) for item, found in items.items() if found
+        }
         arguments[RECORD] = ocp.args.JsonSave(sealed)
         self._policy.note(step, record["metrics"])
         self._saving = step

@@ -75,4 +75,4 @@ def _canonical(record: Any) -> str:
 
 
 def _sha256(leaf: np.ndarray) -> str:
-    return hashlib.sha256(np.ascontiguousarray(leaf).reshape(-1).view(np.uint8)).hexdigest()
+    return hashlib.sha256(np.ascontiguousarray(leaf).reshape(-1).view(np.uint8).data).hexdigest()

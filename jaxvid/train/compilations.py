@@ -32,10 +32,10 @@ def count_compilations() -> Compilations:
 _counters: Compilations | None = None
 
 
-def _on_duration(event: str, seconds: float, **_: object) -> None:
+def _on_duration(event: str, duration_secs: float, **_: object) -> None:
     if _counters is not None and event == _COMPILE:
         _counters.programs += 1
-        _counters.seconds += seconds
+        _counters.seconds += duration_secs
 
 
 def _on_event(event: str, **_: object) -> None:

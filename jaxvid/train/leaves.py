@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-State = TypeVar("State")
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+State = TypeVar("State", bound="DataclassInstance")
 
 Leaves = dict[str, np.ndarray]
 """``{"stem/conv/kernel": array}``."""
@@ -102,7 +106,7 @@ def check_fits(template: Any, described: Mapping[str, Mapping[str, Any]], source
 
 def is_key(leaf: Any) -> bool:
     """Whether a leaf is a typed PRNG key (or an abstract one)."""
-    return hasattr(leaf, "dtype") and jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+    return hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
 def _fields(state: Any) -> list[tuple[str, str]]:

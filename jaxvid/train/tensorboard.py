@@ -5,10 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from tensorboardX import summary
 from tensorboardX.event_file_writer import EventsWriter
-from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.proto import event_pb2
+
+_messages: Any = event_pb2  # protobuf makes its classes when the module is loaded, so that no type checker sees them
 
 
 class TensorBoardWriter:
@@ -28,18 +31,19 @@ class TensorBoardWriter:
         # TensorBoard reads files in the order of their names, whose time is in whole seconds: the suffix orders and
         # separates those of one second.
         self._events = EventsWriter(str(folder / "events"), f".{time.time_ns()}")
-        self._write(Event(step=resume_after + 1, session_log=SessionLog(status=SessionLog.START)))
+        start = _messages.SessionLog(status=_messages.SessionLog.START)
+        self._write(_messages.Event(step=resume_after + 1, session_log=start))
 
     def write(self, step: int, scalars: Mapping[str, float]) -> None:
         """Writes the scalars of a step, by tag, and hands them to the operating system."""
         for tag, value in scalars.items():
-            self._write(Event(step=step, summary=summary.scalar(tag, value)))
+            self._write(_messages.Event(step=step, summary=summary.scalar(tag, value)))
         self._events.flush()
 
     def close(self) -> None:
         """Closes the file."""
         self._events.close()
 
-    def _write(self, event: Event) -> None:
+    def _write(self, event: Any) -> None:
         event.wall_time = time.time()
         self._events.write_event(event)
