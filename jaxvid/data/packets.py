@@ -172,6 +172,8 @@ class PacketReader:
         size, smallest, codec = 0, math.inf, self.stream.codec_context.name
         for packet in self._demuxed:
             if not (rows or packet.is_keyframe):
+                if self._indexed_as_key(packet):  # libav takes the mark off a packet that it cannot parse
+                    raise bad(self.video, "is damaged: its first key picture cannot be parsed", 0)
                 continue
             if packet.is_corrupt:
                 raise bad(
@@ -195,6 +197,15 @@ class PacketReader:
             raise bad(self.video, "shows none of its frames")
         if origin is None:
             self.origin = int(self.pts[self.shown[0]]) if self.timed else rows[0][0] or 0
+
+    def _indexed_as_key(self, packet: av.Packet) -> bool:
+        """Whether the container's index begins with a key picture at or before an unmarked packet.
+
+        A file that was cut without encoding it again begins between two keys, and its index says so.
+        """
+        time = packet.pts if packet.dts is None else packet.dts
+        index = self.stream.index_entries
+        return time is not None and len(index) > 0 and index[0].is_keyframe and index[0].timestamp <= time
 
     def _arrange(self, rows: list[tuple[int | None, int | None, bool, bool]], fillers: bool) -> None:
         """Fills the public arrays from ``(pts, dts, is_key, is_shown)`` of each packet."""

@@ -1,7 +1,10 @@
 """Damaged bytes: noticed at the rates that the docstring of jaxvid.data.decode states, and never any other error."""
 
+import io
+import itertools
 import random
 
+import av
 import numpy as np
 import pytest
 
@@ -123,3 +126,14 @@ def test_whatever_is_damaged_there_is_a_clip_or_one_sentence(name, how, noisy):
         if error is not None:
             assert str(error).endswith(".")
             assert "\n" not in str(error)
+
+
+@pytest.mark.parametrize("spoilt", [1.0, 0.2], ids=["all of it", "its end"])
+@pytest.mark.parametrize("container", ["mp4", "matroska"])
+def test_a_damaged_first_key_picture_does_not_shorten_the_video(container, spoilt, encode):
+    data = bytearray(encode(12, container=container, g=6))
+    with av.open(io.BytesIO(data)) as video:
+        first, second = itertools.islice((packet.pos for packet in video.demux(video=0) if packet.size), 2)
+    data[second - int(spoilt * (second - first - 40)) : second - 20] = bytes(int(spoilt * (second - first - 40)) - 20)
+    with pytest.raises(BadVideoError, match="is damaged"):
+        read_all(bytes(data))
