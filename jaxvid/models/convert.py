@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, cast
@@ -30,6 +31,7 @@ _RECURRENT_LEAVES: Mapping[str, str] = MappingProxyType(
         "recurrent_bias": "bias_hh",
     }
 )
+_TORCH_CELLS = ("lstm", "gru", "rnn")
 _SHORTCUT: Mapping[str, str] = MappingProxyType({"shortcut_conv": "downsample.0", "shortcut_norm": "downsample.1"})
 _LISTED = 20
 
@@ -47,7 +49,8 @@ def convert_state_dict(
       name: a name of :data:`jaxvid.models.MODELS`.
       arrays: ``{torch key: array}``; convolutions ``[O I T H W]``, matrices ``[O I]``.
       num_classes: what the classifier must have; ``None`` takes what it has.
-      **options: those of :func:`jaxvid.models.build` that change shapes: ``width``, ``expansion``, ``cell``, ….
+      **options: those of :func:`jaxvid.models.build` that change shapes. ``width``, and of an SRTG ``cell`` and
+        ``num_layers``, are read from the arrays where they are not given; ``expansion`` and ``placement`` are not.
 
     Returns:
       ``{"params": ..., "batch_stats": ...}``, NumPy arrays in float32.
@@ -59,6 +62,7 @@ def convert_state_dict(
     given = _strip(arrays)
     num_classes = _num_classes(given, num_classes)
     model = cast(ResNet3D, models.build(name, num_classes, **options))
+    model = cast(ResNet3D, models.build(name, num_classes, **(_inferred_options(name, model, given) | options)))
     wanted: dict[tuple[str, ...], Any] = flax.traverse_util.flatten_dict(dict(variable_shapes(model)))
     keys = {path: torch_key(name, model, path) for path in wanted if path[0] in ("params", "batch_stats")}
     _check_keys(name, keys.values(), given)
@@ -159,6 +163,27 @@ def _num_classes(given: Mapping[str, np.ndarray], num_classes: int | None) -> in
             f"num_classes must be that of the arrays, received num_classes={num_classes} and a classifier of {found} "
             "classes (fc.weight)."
         )
+    return found
+
+
+def _inferred_options(name: str, model: ResNet3D, given: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """The options that the arrays tell; what they do not tell stays as it is, and their misfit is reported later."""
+    found: dict[str, Any] = {}
+    # By the majority of the stem's four vectors, so that a damaged one is named beside the shape it should have.
+    stem = [torch_key(name, model, ("params", "stem", "norm", leaf)) for leaf in ("scale", "bias", "mean", "var")]
+    widths = Counter(given[key].size / model.widen for key in stem if key in given)
+    if widths:
+        width = widths.most_common(1)[0][0]
+        if width >= 1 and width.is_integer():
+            found["width"] = int(width)
+    recurrent = {key.partition(".sar.")[2] for key in given if ".sar." in key}
+    if model.srtg is not None and recurrent:
+        cells = {key.partition(".")[0] for key in recurrent}
+        if len(cells) == 1 and cells <= set(_TORCH_CELLS):
+            found["cell"] = cells.pop()
+        layers = {key.rpartition("_l")[2] for key in recurrent if "weight_hh_l" in key}
+        if layers:
+            found["num_layers"] = len(layers)
     return found
 
 

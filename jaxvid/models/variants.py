@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import numbers
+import operator
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -11,6 +13,7 @@ from types import MappingProxyType
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 
 from jaxvid.models.residual import PLACEMENTS
 from jaxvid.models.resnet import CONVS, ResNet3D, SRTGOptions
@@ -138,15 +141,14 @@ def build_resnet(
     """
     bottleneck = depth >= 50
     _check_options(name, srtg)
-    _require("num_classes", "a whole number >= 1", num_classes, _is_count(num_classes))
-    _require("width", "a whole number >= 1", width, _is_count(width))
-    _require("dropout", "in [0, 1)", dropout, 0 <= dropout < 1)
+    num_classes, width = _count("num_classes", num_classes), _count("width", width)
+    dropout = _share("dropout", dropout)
     _require_choice("conv", conv, CONVS)
     dtype_name = _dtype_name(dtype)
     _require_choice("dtype", dtype_name, DTYPES)
     fields = dict(family.fields) | (dict(family.bottleneck) if bottleneck else {})
     if expansion is not None:
-        _require("expansion", "a whole number >= 1", expansion, _is_count(expansion))
+        expansion = _count("expansion", expansion)
         if not bottleneck and expansion != 1:
             raise ValueError(
                 f"expansion must be 1 where the blocks are simple (depths 18 and 34), received expansion={expansion} "
@@ -198,9 +200,21 @@ def closest(word: Any, choices: Collection[Any]) -> str:
     return f"; did you mean {' or '.join(map(repr, near))}" if near else ""
 
 
-def _require(option: str, rule: str, value: Any, holds: bool) -> None:
-    if not holds:
-        raise ValueError(f"{option} must be {rule}, received {option}={value!r}.")
+def _count(option: str, value: Any) -> int:
+    """A whole number of any type, NumPy's too, as Python's own: fields of modules are hashed and compared."""
+    try:
+        number = 0 if isinstance(value, (bool, np.bool_)) else operator.index(value)
+    except TypeError:
+        number = 0
+    if number < 1:
+        raise ValueError(f"{option} must be a whole number >= 1, received {option}={value!r}.")
+    return number
+
+
+def _share(option: str, value: Any) -> float:
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Real) or not 0 <= float(value) < 1:
+        raise ValueError(f"{option} must be in [0, 1), received {option}={value!r}.")
+    return float(value)
 
 
 def _require_choice(option: str, value: Any, choices: tuple[Any, ...]) -> None:
@@ -210,10 +224,6 @@ def _require_choice(option: str, value: Any, choices: tuple[Any, ...]) -> None:
             f"{option} must be one of {', '.join(map(str, choices))}, "
             f"received {option}={value!r}{closest(value, choices)}."
         )
-
-
-def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
 
 
 def _dtype_name(dtype: Any) -> str:

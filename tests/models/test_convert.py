@@ -66,6 +66,55 @@ def test_other_cells(cell, arrays):
     assert "input_kernel_0" in variables["params"]["stage1"]["block0"]["srtg"]
 
 
+@pytest.mark.parametrize("name", [*CASES, "wide_resnet3d_50_hara"])
+def test_width_is_that_of_the_arrays(name, shapes_of):
+    model = models.build(name, 3, width=6)
+    given = {key: np.zeros(shape, np.float32) for key, shape in shapes_of(name, model).items()}
+    shapes = jax.tree.map(np.shape, convert_state_dict(name, given))
+    assert shapes == jax.tree.map(np.shape, dict(cost.variable_shapes(model)))
+
+
+@pytest.mark.parametrize("num_layers", [1, 2])
+@pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
+def test_cell_and_layers_are_those_of_the_arrays(cell, num_layers, arrays):
+    given = arrays("srtg_r3d_18", cell=cell, num_layers=num_layers)
+    expected = convert_state_dict("srtg_r3d_18", given, width=4, cell=cell, num_layers=num_layers)
+    jax.tree.map(np.testing.assert_array_equal, convert_state_dict("srtg_r3d_18", given), expected)
+
+
+@pytest.mark.data
+@pytest.mark.parametrize("name", ["r3d_34", "srtg_r3d_34", "srtg_r3d_50"])
+def test_stored_networks_of_width_8_need_no_option(name, golden):
+    stored = golden(f"net_{name}_width8")
+    given = {key.removeprefix("w."): value for key, value in stored.items() if key.startswith("w.")}
+    variables = convert_state_dict(name, given)
+    assert variables["params"]["stem"]["conv"]["kernel"].shape == (3, 7, 7, 3, 8)
+    expected = convert_state_dict(name, given, width=8)
+    jax.tree.map(np.testing.assert_array_equal, variables, expected)
+
+
+def test_given_options_are_not_overruled_by_the_arrays(arrays):
+    with pytest.raises(ValueError, match=r"layer1\.0\.conv1\.1\.running_mean \(8,\) .*, received \(4,\)"):
+        convert_state_dict("r3d_18", arrays("r3d_18"), width=8)
+    with pytest.raises(ValueError, match=r"missing \(layer1\.0\.sar\.gru"):
+        convert_state_dict("srtg_r3d_18", arrays("srtg_r3d_18"), cell="gru")
+
+
+def test_arrays_that_fit_no_width_name_both_shapes(arrays):
+    given = arrays("r3d_18")
+    given["layer4.1.conv2.1.weight"] = np.zeros(31)
+    with pytest.raises(ValueError, match=r"layer4\.1\.conv2\.1\.weight \(32,\) .*, received \(31,\)\.$"):
+        convert_state_dict("r3d_18", given)
+    odd = arrays("wide_resnet3d_50_hara")
+    odd["bn1.weight"] = np.zeros(7)
+    with pytest.raises(ValueError, match=r"shapes: bn1\.weight \(8,\) .*, received \(7,\)\.$"):
+        convert_state_dict("wide_resnet3d_50_hara", odd)
+    three = arrays("srtg_r3d_18")
+    three |= {key.replace("_l1", "_l2"): value for key, value in three.items() if key.endswith("_l1")}
+    with pytest.raises(ValueError, match=r"num_layers must be one of 1, 2, received num_layers=3\."):
+        convert_state_dict("srtg_r3d_18", three)
+
+
 def test_peepholes_have_no_torch_layout(arrays):
     with pytest.raises(ValueError, match=r"cell must be lstm, gru or rnn, .* received cell='peephole_lstm'"):
         convert_state_dict("srtg_r3d_18", arrays("srtg_r3d_18"), width=4, cell="peephole_lstm")

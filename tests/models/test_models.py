@@ -1,6 +1,7 @@
 """Names, options and their errors."""
 
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from jaxvid import models
@@ -56,6 +57,9 @@ def test_options_reach_the_module():
         ("r3d_18", {"width": 0}, r"width must be a whole number >= 1, received width=0\."),
         ("r3d_18", {"width": 1.5}, r"received width=1\.5\."),
         ("r3d_18", {"dropout": 1.0}, r"dropout must be in \[0, 1\), received dropout=1\.0\."),
+        ("r3d_18", {"dropout": "x"}, r"dropout must be in \[0, 1\), received dropout='x'\."),
+        ("r3d_18", {"dropout": None}, r"dropout must be in \[0, 1\), received dropout=None\."),
+        ("r3d_18", {"width": "8"}, r"width must be a whole number >= 1, received width='8'\."),
         ("r3d_18", {"conv": "fold"}, r"conv must be one of auto, direct, folded, .* did you mean 'folded'"),
         ("r3d_18", {"dtype": "float"}, r"dtype must be one of float32, .* received dtype='float64'"),
         ("r3d_18", {"dtype": "bf16"}, r"dtype must be one of float32, bfloat16, float16, received dtype='bf16'"),
@@ -74,6 +78,12 @@ def test_num_classes_is_a_count(num_classes):
         ValueError, match=rf"num_classes must be a whole number >= 1, received num_classes={num_classes}"
     ):
         build("r3d_18", num_classes)
+
+
+def test_numbers_of_numpy_are_numbers():
+    model = build("r3d_50", np.int32(10), width=np.int64(8), expansion=np.int16(2), dropout=np.float32(0.5))
+    assert model == build("r3d_50", 10, width=8, expansion=2, dropout=0.5)
+    assert {type(value) for value in (model.num_classes, model.width, model.expansion)} == {int}
 
 
 def test_expansion_one_is_allowed_everywhere():
