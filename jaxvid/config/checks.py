@@ -60,6 +60,10 @@ def _rules(config: Config) -> Iterator[tuple[str, str, bool]]:
         yield name, "in [0, 1)", 0 <= values[name] < 1
     for name in _POSITIVE:
         yield name, "> 0", values[name] > 0
+    for name, value in values.items():
+        if type(value) is int and name != "train.seed":
+            yield name, "< 2**31", value < 2**31
+    yield "train.seed", "in [0, 2**32)", 0 <= config.train.seed < 2**32
     yield "data.max_bad_fraction", "in [0, 1]", 0 <= config.data.max_bad_fraction <= 1
     yield "model.srtg.num_layers", "1 or 2", config.model.srtg.num_layers in (1, 2)
     yield "data.std", "greater than 0 in every channel", min(config.data.std) > 0

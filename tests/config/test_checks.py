@@ -9,6 +9,9 @@ from jaxvid.config import base, load
     ("overrides", "sentence"),
     [
         ({"train.batch_size": 0}, "train.batch_size must be >= 1, received train.batch_size=0."),
+        ({"train.seed": -1}, "train.seed must be in [0, 2**32), received train.seed=-1."),
+        ({"train.seed": 2**32}, "train.seed must be in [0, 2**32), received train.seed=4294967296."),
+        ({"train.batch_size": 2**31}, "train.batch_size must be < 2**31, received train.batch_size=2147483648."),
         ({"data.num_workers": -1}, "data.num_workers must be >= 0"),
         ({"model.dropout": 1.0}, "model.dropout must be in [0, 1)"),
         ({"optimizer.learning_rate": 0.0}, "optimizer.learning_rate must be > 0"),
@@ -50,5 +53,6 @@ def test_combinations_name_both_fields(overrides, names):
 
 
 def test_what_fits_passes():
+    assert load(base(), {"train.seed": 2**32 - 1}).train.seed == 2**32 - 1
     load(base(), {"schedule.name": "step", "schedule.boundaries": (1.0, 2.0), "model.srtg.gate": "cyclic"})
     load(base(), {"data.folds": ("a",), "data.train_split": "train-{fold}", "data.eval_split": "test-{fold}"})
