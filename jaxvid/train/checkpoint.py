@@ -11,6 +11,7 @@ the death of a process and against damaged files, not against a computer that lo
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 import logging
 import platform
@@ -113,7 +114,8 @@ class Checkpointer:
           step: training steps that are complete; larger than any that was saved.
           state: a flax.struct dataclass such as ``TrainState``, its leaves whole on every process.
           meta: JSON-able values that come back with the state; ``step`` and ``versions`` are added.
-          metrics: scalars of the evaluation that was just made, if one was; ``eval/top1`` ranks the step.
+          metrics: scalars of this step's evaluation, if one was made; ``eval/top1`` ranks the step. Those of one that
+            is made later come by :meth:`add_metrics`.
 
         Raises:
           ValueError: the step is not larger than the newest one, or meta is not JSON-able.
@@ -144,6 +146,34 @@ class Checkpointer:
         self._policy.note(step, record["metrics"])
         self._saving = step
         self._guard(lambda: self._manager.save(step, args=ocp.args.Composite(**arguments), force=True))
+
+    def add_metrics(self, step: int, metrics: Mapping[str, float], meta: Mapping[str, Any]) -> None:
+        """Adds the evaluation of a step that was saved before it was made, then drops what is no longer kept.
+
+        The record is replaced in one rename, so that a process that dies here leaves the step with or without it.
+
+        Args:
+          step: a complete step; one under way is waited for.
+          metrics: as in :meth:`save`.
+          meta: fields of the meta to replace.
+
+        Raises:
+          CheckpointError: the step is missing or damaged, or its record cannot be written.
+        """
+        self.wait()
+        path = self.directory / str(step)
+        try:
+            record = step_folder.read_record(path)
+            record["meta"] |= meta
+            record["metrics"] = {name: float(value) for name, value in metrics.items()}
+            if jax.process_index() == 0:
+                step_folder.replace_record(path, checksums.seal(record))
+        except (UnusableError, OSError) as error:
+            raise CheckpointError(f"checkpoint {path} cannot take its evaluation: {short(error)}.") from error
+        self._policy.note(step, record["metrics"])
+        steps = self._manager.all_steps()  # from memory, so that all processes see the same
+        for old in sorted(set(steps) - self._policy.kept(steps)):
+            self._guard(functools.partial(self._manager.delete, old))
 
     def restore(
         self, template: State, *, check: Callable[[dict[str, Any]], None] | None = None
@@ -307,9 +337,13 @@ class _KeepLastAndBest:
 
     def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
         del context
-        steps = sorted(info.step for info in checkpoints)
-        keep = {*steps[-self.keep_last :], *(self.ranked(steps)[-self.keep_best :] if self.keep_best else ())}
+        keep = self.kept([info.step for info in checkpoints])
         return [info.step in keep for info in checkpoints]
+
+    def kept(self, steps: Sequence[int]) -> set[int]:
+        """Those steps that stay."""
+        steps = sorted(steps)
+        return {*steps[-self.keep_last :], *(self.ranked(steps)[-self.keep_best :] if self.keep_best else ())}
 
 
 def _best_first(paths: Sequence[Path], reasons: dict[Path, str]) -> list[Path]:

@@ -13,6 +13,7 @@ import numpy as np
 from jaxvid import evaluation
 from jaxvid.config import Config
 from jaxvid.train.loop import train
+from jaxvid.train.output import make_output_folder
 from jaxvid.train.run import Evaluated, evaluate_run
 from jaxvid.train.writers import LoggingProgress, Progress
 
@@ -43,7 +44,7 @@ def cross_validate(config: Config, workdir: str | Path, *, progress: Progress | 
       ``metrics`` over all clips of all folds (each clip is tested once, by the fold that did not train on it), with
       ``fold_mean_top1`` beside the clip-averaged ``top1``.
     """
-    workdir, progress = Path(workdir), progress or LoggingProgress()
+    workdir, progress = make_output_folder("--workdir", workdir), progress or LoggingProgress()
     done: list[Evaluated] = []
     for number, fold in enumerate(config.data.folds, start=1):
         progress.message(f"Fold {fold}, {number} of {len(config.data.folds)}.")

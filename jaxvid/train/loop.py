@@ -29,6 +29,7 @@ from jaxvid.data.records import VideoDataset
 from jaxvid.train import assemble, optim, sharding
 from jaxvid.train.checkpoint import Checkpointer
 from jaxvid.train.compilations import count_compilations
+from jaxvid.train.output import make_output_folder
 from jaxvid.train.plan import Plan
 from jaxvid.train.recorder import Recorder
 from jaxvid.train.state import TrainState, create_state
@@ -71,9 +72,10 @@ def train(config: Config, workdir: str | Path, *, progress: Progress | None = No
             f"received {len(config.data.folds)} folds."
         )
     with ExitStack() as stack:
-        stack.enter_context(_only_one_process(Path(workdir)))
+        workdir = make_output_folder("--workdir", workdir)
+        stack.enter_context(_only_one_process(workdir))
         stop = stack.enter_context(_stop_signals())
-        return _Training(config, Path(workdir), progress or LoggingProgress(), stack).run(stop)
+        return _Training(config, workdir, progress or LoggingProgress(), stack).run(stop)
 
 
 class _Training:
@@ -83,9 +85,10 @@ class _Training:
         paths.enable_compilation_cache()
         count_compilations()
         self.config, self.workdir, self.progress = config, workdir, progress
+        self.mesh = sharding.make_mesh(config.train.mesh)
+        _check_batch_size(config, self.mesh)
         self.train_set, self.eval_set = _open_splits(config, progress)
         self.plan = Plan.of(config, len(self.train_set))
-        self.mesh = sharding.make_mesh(config.train.mesh)
         model = assemble.build_model(config, len(self.train_set.class_names))
         schedule = optim.make_schedule(
             config.schedule,
@@ -121,12 +124,15 @@ class _Training:
                 names=self.train_set,
                 start=self.step,
                 tensorboard=config.train.tensorboard,
+                evaluation_due=self.evaluation_due,
             )
         )
 
     def run(self, stop: threading.Event) -> TrainResult:
         """Trains until the plan's last step, or until ``stop`` is set."""
         self.progress.start(step=self.step, total_steps=self.plan.total_steps)
+        if self.evaluation_due:
+            self._evaluate()
         with self._batches() as batches:
             while self.step < self.plan.total_steps and not stop.is_set():
                 waiting = time.perf_counter()
@@ -135,10 +141,13 @@ class _Training:
                 self.state, metrics = self.train_step(self.state, sharding.put(batch, self.mesh))
                 self.step += 1
                 self.recorder.step(self.step, metrics, waited=waited)
-                if self.plan.evaluates_after(self.step):
-                    self._evaluate()
-                elif self.plan.saves_after(self.step) or stop.is_set():
+                self.evaluation_due = self.plan.evaluates_after(self.step)
+                if self.plan.saves_after(self.step) or stop.is_set():
                     self._save()
+                if self.evaluation_due:
+                    self._evaluate()
+        if self.recorder.last_saved != self.step and self.step:  # the signal came after the last look at it
+            self._save()
         self.saver.wait()
         finished = self.step >= self.plan.total_steps
         if not finished:
@@ -146,15 +155,17 @@ class _Training:
         return TrainResult(self.workdir, self.step, self.results, finished)
 
     def _evaluate(self) -> None:
-        self.recorder.flush()
+        """Evaluates the step that was just saved: an evaluation that fails, or is killed, costs no training."""
         params = self.state.params if self.state.ema_params is None else self.state.ema_params
         variables = {"params": params, "batch_stats": self.state.batch_stats}
         predictions = predict(self.config, self.eval_set, self.apply, variables, self.mesh, self.workdir, self.progress)
         self.results = evaluation.summarize(predictions, self.eval_set.class_names)
         self.recorder.evaluation(self.step, self.results, num_traces=self.train_step.num_traces)
-        self._save({f"eval/{name}": value for name, value in self.results.items() if value is not None})
+        metrics = {f"eval/{name}": value for name, value in self.results.items() if value is not None}
+        self.evaluation_due = False
+        self.saver.add_metrics(self.step, metrics, {"results": self.results, "evaluation_due": False})
 
-    def _save(self, metrics: dict[str, float] | None = None) -> None:
+    def _save(self) -> None:
         self.recorder.flush()  # what is not finite stops the run before it is saved
         meta = {
             "config": config_lib.to_dict(self.config),
@@ -162,16 +173,20 @@ class _Training:
             "preprocessing": assemble.preprocessing(self.config),
             "data_position": min(self.step * self.plan.batch_size, self.plan.total_clips),
             "results": self.results,
+            "evaluation_due": self.evaluation_due,
         }
-        self.saver.save(self.step, self.state, meta, metrics=metrics)
+        self.saver.save(self.step, self.state, meta)
+        self.recorder.saved(self.step)
 
     def _restore(self, state: TrainState) -> None:
         """Takes the newest usable state of the folder, or the given one where there is none."""
         self.state, self.step, self.results = state, 0, {}
+        self.evaluation_due = False
         class_names = self.train_set.class_names
         restored = self.saver.restore(state, check=lambda meta: _check_same_run(self.config, class_names, meta))
         if restored is not None:
             self.state, self.step, self.results = restored.state, restored.step, restored.meta["results"]
+            self.evaluation_due = restored.meta.get("evaluation_due", False)
             self.progress.message(f"Resuming after step {self.step} of {self.plan.total_steps}.")
 
     def _batches(self) -> Batches:
@@ -197,11 +212,16 @@ def predict(
     folder: Path,
     progress: Progress,
 ) -> evaluation.Predictions:
-    """Every video of a split once, with its views; bad ones are noted in ``folder/quarantine.jsonl``."""
+    """Every video of a split once, with its views; bad ones are noted in ``folder/quarantine.jsonl``.
+
+    Where ``eval.batch_size`` does not fit the devices, batches are as much larger as it takes: each device has as many
+    rows as padding every batch would give it, and what is left over in the last batch is padding that nobody counts.
+    """
+    multiple = sharding.batch_multiple(mesh)
     batches = eval_batches(
         dataset,
         assemble.eval_clips(config),
-        batch_size=config.eval.batch_size,
+        batch_size=-(-config.eval.batch_size // multiple) * multiple,
         num_workers=config.data.num_workers,
         shard=sharding.host_shard(),
         quarantine=_quarantine(config, folder),
@@ -216,6 +236,16 @@ def predict(
             put=lambda batch: sharding.put(batch, mesh),
             progress=progress.evaluating(len(dataset)),
             num_clips=len(dataset),
+        )
+
+
+def _check_batch_size(config: Config, mesh: jax.sharding.Mesh) -> None:
+    size, multiple = config.train.batch_size, sharding.batch_multiple(mesh)
+    if size % multiple:
+        devices, hosts = mesh.shape[sharding.DATA_AXIS], jax.process_count()
+        raise ValueError(
+            f"train.batch_size must be a multiple of {multiple}, for {devices} devices along the mesh axis "
+            f"{sharding.DATA_AXIS!r} and {hosts} hosts, received train.batch_size={size}."
         )
 
 
@@ -274,7 +304,6 @@ def _only_one_process(workdir: Path) -> Iterator[None]:
     """Holds the folder's lock: two processes that write one run would destroy it. The kernel frees it on any death."""
     import fcntl
 
-    workdir.mkdir(parents=True, exist_ok=True)
     with (workdir / f".lock-{jax.process_index()}").open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -16,7 +16,7 @@ import numpy as np
 from jaxvid.data.records import VideoDataset
 from jaxvid.train.compilations import count_compilations
 from jaxvid.train.plan import Plan
-from jaxvid.train.writers import MetricWriter, Progress
+from jaxvid.train.writers import MetricWriter, Progress, is_evaluation, read_jsonl
 
 
 class NonFiniteLossError(RuntimeError):
@@ -40,13 +40,23 @@ class Recorder:
     """
 
     def __init__(
-        self, workdir: Path, plan: Plan, progress: Progress, *, names: VideoDataset, start: int, tensorboard: bool
+        self,
+        workdir: Path,
+        plan: Plan,
+        progress: Progress,
+        *,
+        names: VideoDataset,
+        start: int,
+        tensorboard: bool,
+        evaluation_due: bool = False,
     ):
+        """Begins, or goes on after step ``start``, whose evaluation is still to be made if it is due."""
         self._workdir, self._plan, self._progress, self._dataset = workdir, plan, progress, names
-        self._writer = MetricWriter(workdir, resume_after=start, tensorboard=tensorboard)
+        self._writer = MetricWriter(workdir, resume_after=start, evaluation_due=evaluation_due, tensorboard=tensorboard)
         self._pending: tuple[int, Any, float] | None = None
         self._last_read = time.perf_counter()
-        self._epoch = _Sums()
+        self._epoch = _Sums.since_last_evaluation(workdir / "metrics.jsonl") if start else _Sums()
+        self.last_saved = start or None
 
     def __enter__(self) -> Recorder:
         return self
@@ -86,20 +96,23 @@ class Recorder:
             self._raise_not_finite(step, ids)
         self._progress.step(step, line)
 
+    def saved(self, step: int) -> None:
+        """Takes note of the newest checkpoint."""
+        self.last_saved = step
+
     def evaluation(self, step: int, results: Mapping[str, Any], *, num_traces: int) -> None:
-        """Writes an evaluation and, with the means since the last one, the epoch's line."""
+        """Writes an evaluation with the means since the last one as one line."""
         compiled = count_compilations()
-        self._writer.write(step, {f"eval/{name}": value for name, value in results.items()})
-        summary = self._epoch.means() | {f"eval/{name}": value for name, value in results.items()}
-        summary |= {
+        evaluated = {f"eval/{name}": value for name, value in results.items()}
+        means = self._epoch.means() | {
             "epoch": self._plan.epoch(step),
             "step_traces": num_traces,
             "compilations": compiled.programs,
             "compile_seconds": round(compiled.seconds, 3),
             "compile_cache_hits": compiled.cache_hits,
         }
-        self._writer.write(step, {f"epoch/{name}": value for name, value in summary.items() if "eval/" not in name})
-        self._progress.epoch(step, summary)
+        self._writer.write(step, evaluated | {f"epoch/{name}": value for name, value in means.items()})
+        self._progress.epoch(step, means | evaluated)
         self._epoch = _Sums()
         self._last_read = time.perf_counter()
 
@@ -108,11 +121,16 @@ class Recorder:
         clips = [{"id": i, "name": self._dataset[i].name} for i in real]
         path = self._workdir / "nonfinite.json"
         path.write_text(json.dumps({"step": step, "clips": clips}, indent=2), encoding="utf-8")
+        before = "no checkpoint was" if self.last_saved is None else f"the checkpoint of step {self.last_saved} was"
         raise NonFiniteLossError(
             f"the loss must be finite, received a non-finite one in step {step}; its {len(real)} clips, ids {real[:8]}"
-            f"{' ...' if len(real) > 8 else ''}, are listed in {path}; the last checkpoint is from before it.",
+            f"{' ...' if len(real) > 8 else ''}, are listed in {path}; {before} saved before it.",
             real,
         )
+
+
+_NOT_SUMMED = ("step", "epoch", "batch_sha256", "clips_per_second", "data_wait_fraction", "nonfinite")
+"""What a step's line has besides the step's metrics."""
 
 
 class _Sums:
@@ -121,6 +139,27 @@ class _Sums:
     def __init__(self) -> None:
         self._sums: dict[str, float] = {}
         self._clips = self._seconds = self._waited = 0.0
+
+    @classmethod
+    def since_last_evaluation(cls, path: Path) -> _Sums:
+        """The sums that the file's last steps had come to: those of a run that is resumed equal an undisturbed one's.
+
+        JSON holds every float exactly and the order of the additions is the same; only times are not so exact.
+        """
+        sums = cls()
+        for line in read_jsonl(path) if path.exists() else ():
+            if is_evaluation(line):
+                sums = cls()
+            elif "batch_sha256" in line:
+                scalars = {
+                    name: math.nan if value is None else float(value)
+                    for name, value in line.items()
+                    if name not in _NOT_SUMMED
+                }
+                clips, rate = scalars["num_valid"], line["clips_per_second"]
+                seconds = clips / rate if rate else 0.0
+                sums.add(scalars, seconds, line["data_wait_fraction"] * seconds)
+        return sums
 
     def add(self, scalars: dict[str, float], seconds: float, waited: float) -> None:
         clips = scalars["num_valid"]

@@ -14,6 +14,7 @@ from jaxvid.config import Config
 from jaxvid.train import assemble, sharding
 from jaxvid.train.checkpoint import load_for_evaluation
 from jaxvid.train.loop import predict
+from jaxvid.train.output import make_output_folder
 from jaxvid.train.step import make_apply
 from jaxvid.train.writers import LoggingProgress, Progress
 from jaxvid.types import Apply, Variables
@@ -108,19 +109,18 @@ def evaluate_run(
       progress: told how far the evaluation is.
 
     Raises:
-      ValueError: the checkpoint, a field or the data set does not fit.
+      ValueError: the checkpoint, a field or the data set does not fit, or the output is no folder to write to.
     """
     paths.enable_compilation_cache()
     progress = progress or LoggingProgress()
     run = load_run(checkpoint, overrides, best=best)
+    folder = make_output_folder("--output", _run_folder(run.checkpoint) / "eval" if output is None else output)
     dataset = assemble.open_dataset(run.config, run.config.data.eval_split, progress)
     if dataset.class_names != run.class_names:
         raise ValueError(
             f"the data set must have the {len(run.class_names)} classes of the checkpoint {list(run.class_names)}, "
             f"received {list(dataset.class_names)}."
         )
-    folder = Path(output) if output is not None else _run_folder(run.checkpoint) / "eval"
-    folder.mkdir(parents=True, exist_ok=True)
     mesh = sharding.make_mesh(run.config.train.mesh)
     predictions = predict(
         run.config, dataset, run.apply, sharding.replicate(run.variables, mesh), mesh, folder, progress

@@ -71,6 +71,15 @@ def host_shard() -> tuple[int, int]:
     return jax.process_index(), jax.process_count()
 
 
+def batch_multiple(mesh: Mesh) -> int:
+    """What the size of a global batch must be a multiple of: of the devices along ``data``, and of the hosts.
+
+    >>> batch_multiple(make_mesh((("data", 1),)))
+    1
+    """
+    return math.lcm(mesh.shape[DATA_AXIS], jax.process_count())
+
+
 def over_data(mesh: Mesh) -> NamedSharding:
     """The layout of batches: the first axis split over ``data``."""
     return NamedSharding(mesh, PartitionSpec(DATA_AXIS))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -65,6 +66,20 @@ def read_record(folder: Path) -> dict[str, Any]:
     if not _is_complete(record):
         raise UnusableError(f"{RECORD_FILE} lacks fields that jaxvid writes")
     return record
+
+
+def replace_record(folder: Path, sealed: Mapping[str, Any]) -> None:
+    """Puts another sealed record in the place of a complete step's one, whole or not at all.
+
+    Raises:
+      OSError: it cannot be written; the old one is as it was.
+    """
+    new = folder / RECORD_FILE.with_name(f".{RECORD_FILE.name}.{os.getpid()}")
+    with new.open("w", encoding="utf-8") as file:
+        json.dump(sealed, file)
+        file.flush()
+        os.fsync(file.fileno())
+    new.replace(folder / RECORD_FILE)
 
 
 def read_item(folder: Path, item: str, described: Mapping[str, Mapping[str, Any]]) -> Leaves:

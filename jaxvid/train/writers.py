@@ -1,8 +1,9 @@
 """Where the scalars of a run go: ``metrics.jsonl``, TensorBoard, and whoever watches.
 
 ``metrics.jsonl`` has one JSON object a line. Each has ``step``; a training step has at least ``epoch``, ``loss`` and
-``batch_sha256`` besides, an evaluation has ``eval/...`` keys. It is strict JSON, which knows no NaN and no infinity: a
-number that is not finite is ``null``, and ``"nonfinite": {"loss": "nan"}`` beside it says which it was.
+``batch_sha256`` besides, an evaluation has ``eval/...`` keys and, as ``epoch/...``, means since the one before.
+It is strict JSON, which knows no NaN and no infinity: a number that is not finite is ``null``, and
+``"nonfinite": {"loss": "nan"}`` beside it says which it was.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ class JsonlWriter:
         self.path = Path(path)
         self._file = self.path.open("ab")
         if not _ends_with_newline(self.path):
-            self._keep(lambda record: True)
+            self.keep(lambda record: True)
 
     def write(self, record: Mapping[str, Any]) -> None:
         """Appends one object.
@@ -54,13 +55,14 @@ class JsonlWriter:
 
         A run that goes on after ``step`` will write those steps again, so that each step occurs once.
         """
-        self._keep(lambda record: record.get("step", 0) <= step)
+        self.keep(lambda record: record.get("step", 0) <= step)
 
     def close(self) -> None:
         """Closes the file; may be called twice."""
         self._file.close()
 
-    def _keep(self, wanted: Callable[[dict[str, Any]], bool]) -> None:
+    def keep(self, wanted: Callable[[dict[str, Any]], bool]) -> None:
+        """Drops the objects that are not wanted and lines that are none, in one atomic rewrite."""
         self._file.close()
         kept = [line for line, record in _lines(self.path) if wanted(record)]
         new = self.path.with_name(f".{self.path.name}.{os.getpid()}")
@@ -83,6 +85,15 @@ def read_jsonl(path: str | Path) -> list[dict[str, Any]]:
     return [record for _, record in _lines(Path(path))]
 
 
+def is_evaluation(record: Mapping[str, Any]) -> bool:
+    """Whether a line of ``metrics.jsonl`` is an evaluation's.
+
+    >>> is_evaluation({"step": 2, "eval/top1": 0.5}), is_evaluation({"step": 2, "loss": 0.5})
+    (True, False)
+    """
+    return any(name.startswith("eval/") for name in record)
+
+
 class MetricWriter:
     """The scalars of one run, in ``WORKDIR/metrics.jsonl`` and for TensorBoard in ``WORKDIR/tensorboard``.
 
@@ -90,12 +101,20 @@ class MetricWriter:
       workdir: the run folder; made when absent.
       resume_after: the step that the run goes on from (0 at its start). What was written of later steps is dropped
         from the file, and marked as superseded for TensorBoard.
+      evaluation_due: whether the evaluation after ``resume_after`` is still to be made: then a line of it, which a
+        process wrote that died before its checkpoint knew of it, is dropped too.
       tensorboard: whether to write for TensorBoard.
       enabled: whether this process writes; by default only the first of all processes does.
     """
 
     def __init__(
-        self, workdir: str | Path, *, resume_after: int = 0, tensorboard: bool = True, enabled: bool | None = None
+        self,
+        workdir: str | Path,
+        *,
+        resume_after: int = 0,
+        evaluation_due: bool = False,
+        tensorboard: bool = True,
+        enabled: bool | None = None,
     ):
         self._jsonl: JsonlWriter | None = None
         self._tensorboard: Any = None
@@ -105,6 +124,8 @@ class MetricWriter:
         workdir.mkdir(parents=True, exist_ok=True)
         self._jsonl = JsonlWriter(workdir / "metrics.jsonl")
         self._jsonl.truncate_after(resume_after)
+        if evaluation_due:
+            self._jsonl.keep(lambda record: not (record.get("step") == resume_after and is_evaluation(record)))
         if tensorboard:
             from jaxvid.train.tensorboard import TensorBoardWriter
 

@@ -7,7 +7,8 @@ import signal
 import pytest
 
 from jaxvid.data.quarantine import TooManyBadVideosError
-from jaxvid.train import train
+from jaxvid.train import cross_validate, loop, train
+from jaxvid.train.checkpoint import load_for_evaluation
 from jaxvid.train.recorder import NonFiniteLossError, batch_sha256
 from jaxvid.train.writers import LoggingProgress, read_jsonl
 
@@ -32,6 +33,7 @@ def test_what_a_run_leaves(run):
     lines = read_jsonl(run.workdir / "metrics.jsonl")
     assert [line["step"] for line in lines if "batch_sha256" in line] == [1, 2, 3, 4]
     assert [line["step"] for line in lines if "eval/top1" in line] == [2, 4]
+    assert all(("batch_sha256" in line) != ("eval/top1" in line) for line in lines)
     compiled = [line["epoch/step_traces"] for line in lines if "epoch/step_traces" in line]
     assert compiled == [1, 1]
     assert json.loads((run.workdir / "config.json").read_text())["model"]["name"] == "r3d_18"
@@ -60,6 +62,78 @@ def test_a_run_that_lost_its_last_steps_goes_on_as_if_nothing_had_been(run, tiny
     result = train(tiny(**{"checkpoint.every_steps": 1, "data.num_workers": 0}), workdir)
     assert result.metrics == run.metrics
     assert training_lines(workdir) == training_lines(run.workdir)
+
+
+def test_a_run_that_stopped_inside_an_epoch_reports_the_same_means(run, tiny, tmp_path):
+    workdir = tmp_path / "resumed"
+    shutil.copytree(run.workdir, workdir)
+    shutil.rmtree(workdir / "checkpoints" / "4")
+    train(tiny(**{"checkpoint.every_steps": 1}), workdir)
+    timed = ("clips_per_second", "seconds", "wait", "compil", "traces")
+    before, after = (
+        [
+            {name: value for name, value in line.items() if not any(word in name for word in timed)}
+            for line in read_jsonl(folder / "metrics.jsonl")
+        ]
+        for folder in (run.workdir, workdir)
+    )
+    assert after == before
+    assert "epoch/loss" in after[-1]
+
+
+def test_an_evaluation_that_fails_costs_no_training_and_is_made_up_for(run, tiny, tmp_path, monkeypatch):
+    fields = {"checkpoint.keep_last": 1, "checkpoint.keep_best": 1}
+    monkeypatch.setattr(loop, "predict", lambda *_: (_ for _ in ()).throw(RuntimeError("the evaluation fails")))
+    with pytest.raises(RuntimeError, match="the evaluation fails"):
+        train(tiny(**fields), tmp_path)
+    assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == ["2"]
+    with pytest.raises(RuntimeError, match="the evaluation fails"):
+        train(tiny(**fields), tmp_path)  # before it trains on
+    assert [line["step"] for line in read_jsonl(tmp_path / "metrics.jsonl")] == [1, 2]
+    monkeypatch.undo()
+    result = train(tiny(**fields), tmp_path)
+    assert result.metrics == run.metrics
+    assert training_lines(tmp_path) == training_lines(run.workdir)
+    scores = [
+        (line["step"], line["eval/top1"]) for line in read_jsonl(tmp_path / "metrics.jsonl") if "eval/top1" in line
+    ]
+    assert [step for step, _ in scores] == [2, 4]
+    best = max(scores, key=lambda entry: (entry[1], entry[0]))
+    assert {int(p.name) for p in (tmp_path / "checkpoints").iterdir()} == {best[0], 4}
+    _, meta = load_for_evaluation(tmp_path, best=True)
+    assert (meta["step"], meta["metrics"]["eval/top1"]) == best
+    _, meta = load_for_evaluation(tmp_path)
+    assert meta["results"] == result.metrics
+
+
+def test_a_batch_of_training_that_does_not_fit_the_devices_is_refused_before_anything(tiny, tmp_path):
+    message = r"train\.batch_size must be a multiple of 3, for 3 devices .*, received train\.batch_size=8\."
+    with pytest.raises(ValueError, match=message):
+        train(tiny(**{"train.mesh": (("data", 3),)}), tmp_path)
+    assert not (tmp_path / "metrics.jsonl").exists()
+
+
+def test_a_batch_of_evaluation_fits_any_number_of_devices(tiny, tmp_path):
+    fields = {"train.batch_size": 9, "eval.batch_size": 4, "train.max_steps": 1}
+    three = train(tiny(**fields, **{"train.mesh": (("data", 3),)}), tmp_path / "three")
+    one = train(tiny(**fields), tmp_path / "one")
+    assert three.metrics["num_clips"] == one.metrics["num_clips"] == 6
+    assert three.metrics["loss"] == pytest.approx(one.metrics["loss"], rel=1e-4)
+
+
+@pytest.mark.parametrize("call", [train, cross_validate])
+def test_a_workdir_that_cannot_be_one_is_named(call, tiny, tmp_path):
+    folds = {"data.folds": ("a",), "data.train_split": "train-{fold}", "data.eval_split": "val-{fold}"}
+    config = tiny(**(folds if call is cross_validate else {}))
+    file = tmp_path / "file"
+    file.write_text("")
+    for workdir, message in (
+        (file, rf"--workdir must be a folder, received {file}, which is a file\."),
+        (file / "run", rf"--workdir must be a folder that can be made .*, received {file / 'run'} \(Not a directory\)"),
+        ("", r"--workdir must be a folder, received an empty text\."),
+    ):
+        with pytest.raises(ValueError, match=message):
+            call(config, workdir)
 
 
 def test_a_finished_run_is_left_as_it_is(run, tiny):

@@ -83,6 +83,55 @@ def test_an_epoch_averages_over_clips_and_starts_anew(recorder, watcher):
     assert watcher.epochs[1]["loss"] == pytest.approx(8.0)
 
 
+def test_a_file_holds_steps_and_evaluations_and_nothing_else(recorder, tmp_path):
+    recorder.step(1, metrics(2.0, num_valid=3), waited=0.0)
+    recorder.step(2, metrics(4.0, num_valid=1), waited=0.0)
+    recorder.flush()
+    recorder.evaluation(2, {"top1": 0.25, "loss": None}, num_traces=1)
+    *steps, evaluated = read_jsonl(tmp_path / "metrics.jsonl")
+    assert all({"step", "loss", "batch_sha256"} <= set(line) for line in steps)
+    assert len(steps) == 2
+    assert (evaluated["step"], evaluated["eval/top1"], evaluated["epoch/loss"]) == (2, 0.25, 2.5)
+    assert evaluated["epoch/step_traces"] == 1
+    assert not {"loss", "batch_sha256"} & set(evaluated)
+
+
+@pytest.mark.parametrize("stop_after", [1, 2, 3, 4])
+@pytest.mark.parametrize("evaluated_before_death", [False, True])
+def test_means_after_a_resume_are_those_of_an_undisturbed_run(tmp_path, stop_after, evaluated_before_death):
+    losses = {1: 0.1, 2: 0.7, 3: 1 / 3, 4: float("inf")}
+
+    def steps(recorder, first, last):
+        for step in range(first, last + 1):
+            recorder.step(step, metrics(losses[step], num_valid=step) | {"gate/mean": jnp.asarray(0.3)}, waited=0.0)
+            recorder.flush()
+            if step == 1:
+                recorder.evaluation(1, {"top1": 0.5}, num_traces=1)
+
+    def averaged(folder):
+        line = read_jsonl(folder / "metrics.jsonl")[-1]
+        timed = ("clips_per_second", "seconds", "wait", "compil")
+        return {name: value for name, value in line.items() if not any(word in name for word in timed)}
+
+    for name, stop in (("undisturbed", 4), ("stopped", stop_after)):
+        with Recorder(tmp_path / name, PLAN, Watcher(), names=DATASET, start=0, tensorboard=False) as recorder:
+            steps(recorder, 1, stop)
+            if stop == 4 and (name == "undisturbed" or evaluated_before_death):
+                recorder.evaluation(4, {"top1": 0.5}, num_traces=1)
+    due = {"evaluation_due": stop_after == 4}
+    watcher = Watcher()
+    with Recorder(
+        tmp_path / "stopped", PLAN, watcher, names=DATASET, start=stop_after, tensorboard=False, **due
+    ) as recorder:
+        steps(recorder, stop_after + 1, 4)
+        recorder.evaluation(4, {"top1": 0.5}, num_traces=1)
+    assert averaged(tmp_path / "stopped") == averaged(tmp_path / "undisturbed")
+    assert averaged(tmp_path / "stopped")["epoch/loss"] == pytest.approx((0.7 * 2 + 1 / 3 * 3) / 9, rel=1e-6)
+    assert watcher.epochs[-1]["seconds"] > 0
+    evaluations = [line["step"] for line in read_jsonl(tmp_path / "stopped" / "metrics.jsonl") if "eval/top1" in line]
+    assert evaluations == [1, 4]
+
+
 def test_the_share_of_waiting_is_of_the_time_that_passed(recorder, tmp_path):
     recorder.step(1, metrics(1.0), waited=1e9)
     recorder.flush()
@@ -91,13 +140,26 @@ def test_the_share_of_waiting_is_of_the_time_that_passed(recorder, tmp_path):
 
 def test_a_loss_that_is_not_finite_names_the_clips(recorder, tmp_path):
     recorder.step(1, metrics(float("nan"), finite=False), waited=0.0)
-    with pytest.raises(NonFiniteLossError, match=r"step 1; its 3 clips, ids \[3, 1, 2\]") as caught:
+    with pytest.raises(
+        NonFiniteLossError, match=r"step 1; its 3 clips, ids \[3, 1, 2\].*; no checkpoint was saved before it\.$"
+    ) as caught:
         recorder.flush()
     assert caught.value.ids == [3, 1, 2]
     note = json.loads((tmp_path / "nonfinite.json").read_text())
     assert note["step"] == 1
     assert note["clips"][0] == {"id": 3, "name": "clip3"}
     assert read_jsonl(tmp_path / "metrics.jsonl")[0]["loss"] is None
+
+
+def test_the_checkpoint_before_a_loss_that_is_not_finite_is_named(tmp_path, watcher):
+    with Recorder(tmp_path, PLAN, watcher, names=DATASET, start=3, tensorboard=False) as recorder:
+        recorder.step(4, metrics(float("nan"), finite=False), waited=0.0)
+        with pytest.raises(NonFiniteLossError, match=r"; the checkpoint of step 3 was saved before it\.$"):
+            recorder.flush()
+        recorder.saved(5)
+        recorder.step(6, metrics(float("nan"), finite=False), waited=0.0)
+        with pytest.raises(NonFiniteLossError, match=r"; the checkpoint of step 5 was saved before it\.$"):
+            recorder.flush()
 
 
 def test_lines_beyond_the_resumed_step_are_dropped(tmp_path, watcher):

@@ -45,6 +45,18 @@ def test_it_may_be_evaluated_on_another_number_of_devices(run, tmp_path):
     one = evaluate_run(run.workdir, tmp_path / "one", {"train.mesh": (("data", 1),)})
     eight = evaluate_run(run.workdir, tmp_path / "eight", {"train.mesh": (("data", 8),)})
     np.testing.assert_allclose(one.predictions.logits, eight.predictions.logits, atol=1e-5)
+    fields = {"train.mesh": (("data", 3),), "eval.batch_size": 4}  # four rows on three devices
+    three = evaluate_run(run.workdir, tmp_path / "three", fields)
+    np.testing.assert_array_equal(three.predictions.ids, one.predictions.ids)
+    np.testing.assert_allclose(one.predictions.logits, three.predictions.logits, atol=1e-5)
+    assert three.metrics["top1"] == one.metrics["top1"]
+
+
+def test_an_output_that_is_a_file_is_named(run, tmp_path):
+    file = tmp_path / "file"
+    file.write_text("")
+    with pytest.raises(ValueError, match=rf"--output must be a folder, received {file}, which is a file\."):
+        evaluate_run(run.workdir, file)
 
 
 def test_what_the_network_was_trained_with_may_not_change(run):

@@ -113,6 +113,13 @@ def test_put_wants_equal_rows():
         put(uneven, make_mesh((("data", -1),)))
 
 
+def test_what_a_batch_must_be_a_multiple_of(monkeypatch):
+    mesh = make_mesh((("data", 4), ("model", 2)))
+    assert sharding.batch_multiple(mesh) == 4
+    monkeypatch.setattr(jax, "process_count", lambda: 6)
+    assert sharding.batch_multiple(mesh) == 12
+
+
 def test_replicate_copies_to_every_device():
     mesh = make_mesh((("data", -1),))
     tree = {"w": jnp.arange(6.0).reshape(2, 3), "key": jax.random.key(1), "host": np.arange(3, dtype=np.int32)}
