@@ -206,6 +206,43 @@ def test_of_equally_good_checkpoints_the_newest_stay(tmp_path):
     assert step_folder.steps(tmp_path) == [4, 5, 6]
 
 
+def test_an_evaluation_made_later_ranks_its_step_as_one_made_before(tmp_path):
+    scores = {1: 0.3, 2: 0.9, 3: 0.5, 4: 0.95, 5: 0.1}
+    kept = {1: [1], 2: [2], 3: [2, 3], 4: [4], 5: [4, 5]}
+    with Checkpointer(tmp_path, keep_last=1, keep_best=1) as saver:
+        for step, score in scores.items():
+            saver.save(step, make_state(step), META | {"evaluation_due": True})
+            saver.add_metrics(step, {"eval/top1": score}, {"evaluation_due": False})
+            assert saver.steps() == kept[step]
+        restored = saver.restore(make_state())
+    assert restored is not None
+    assert_same_state(restored.state, make_state(5))
+    assert restored.meta["evaluation_due"] is False
+    assert restored.meta["class_names"] == META["class_names"]
+    _, meta = load_for_evaluation(tmp_path, best=True)
+    assert (meta["step"], meta["metrics"]) == (4, {"eval/top1": 0.95})
+    with Checkpointer(tmp_path, keep_last=1, keep_best=1) as saver:  # ranks are read again
+        saver.save(6, make_state(6), META)
+        assert saver.steps() == [4, 6]
+
+
+def test_a_record_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
+    save_steps(tmp_path, 1)
+    record = tmp_path / "1" / step_folder.RECORD_FILE
+    before = record.read_bytes()
+    with Checkpointer(tmp_path) as saver:
+        with pytest.raises(CheckpointError, match=r"2 cannot take its evaluation: .* is missing"):
+            saver.add_metrics(2, {"eval/top1": 0.5}, {})
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "fsync", lambda number: (_ for _ in ()).throw(OSError("the disk is full")))
+            with pytest.raises(CheckpointError, match=r"1 cannot take its evaluation: the disk is full\.$"):
+                saver.add_metrics(1, {"eval/top1": 0.5}, {})
+        assert record.read_bytes() == before
+        assert saver.restore(make_state()).step == 1
+        saver.add_metrics(1, {"eval/top1": 0.5}, {})
+    assert load_for_evaluation(tmp_path)[1]["metrics"] == {"eval/top1": 0.5}
+
+
 def test_without_best_only_the_last_stay_and_nan_is_no_score(tmp_path):
     save_steps(tmp_path / "a", 1, 2, 3, scores={1: 0.9, 2: 0.1, 3: 0.2}, keep_last=1, keep_best=0)
     assert step_folder.steps(tmp_path / "a") == [3]
