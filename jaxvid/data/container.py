@@ -19,6 +19,7 @@ import av.container
 import av.error
 from av.stream import Disposition
 
+from jaxvid.data import matroska
 from jaxvid.data.records import BadVideoError, describe
 
 MAX_PIXELS = 8192 * 4320
@@ -31,6 +32,7 @@ LENIENT: dict[str, Any] = {"metadata_errors": "ignore"} if int(av.__version__.sp
 """Options of ``av.open`` for files whose titles are not UTF-8; from PyAV 19 on no option is needed."""
 
 _MAX_BOXES = 100_000  # of an MP4's top level; a fragmented recording has two for every few seconds
+_OPEN_LIST = 0xFFFFFFFF  # the size of an AVI's list that was written to a pipe
 _LIBAV_ERRORS = (av.error.FFmpegError, OSError, ValueError, OverflowError, MemoryError)
 
 
@@ -51,15 +53,21 @@ def reporting(video: str | os.PathLike | bytes, what: str, frame: int | None = N
         raise bad(video, f"{what}: {reason}", frame) from error
 
 
-def open_container(video: str | os.PathLike | bytes) -> av.container.InputContainer:
+def open_container(video: str | os.PathLike | bytes, *, again: bool = False) -> av.container.InputContainer:
     """Opens a video file, or the bytes of one.
 
+    Args:
+      video: path of a file, or the encoded file itself.
+      again: it was opened before and found whole; that is not checked once more.
+
     Raises:
-      BadVideoError: there is no such file, it may not be read, it is not a regular file, it is empty or cut off, it is
-        not a video in one of the known containers, or it holds no video stream that can be decoded.
+      BadVideoError: there is no such file, it may not be read, it is not a regular file, it is empty or cut off, its
+        chain of frames is broken (Matroska and WebM), it is not a video in one of the known containers, or it holds no
+        video stream that can be decoded.
     """
-    with reporting(video, "cannot be opened"), _binary(video) as file:
-        _refuse_truncated(video, file)
+    if not again:
+        with reporting(video, "cannot be opened"), _binary(video) as file:
+            _refuse_broken(video, file)
     options = {"format_whitelist": FORMATS, "max_pixels": str(MAX_PIXELS), "protocol_whitelist": "file"}
     source: str | io.BytesIO = f"file:{os.path.abspath(os.fspath(video))}" if not isinstance(video, bytes) else ""
     if isinstance(video, bytes):
@@ -107,18 +115,23 @@ def _binary(video: str | os.PathLike | bytes) -> BinaryIO:
     return open(video, "rb")
 
 
-def _refuse_truncated(video: str | os.PathLike | bytes, file: BinaryIO) -> None:
-    """Compares the size that the container's outermost headers promise with the size of the file.
+def _refuse_broken(video: str | os.PathLike | bytes, file: BinaryIO) -> None:
+    """Compares what the container's headers promise with the file.
 
-    libav plays what is left of a shortened file without a word. MPEG programme and transport streams promise no size.
+    libav plays what is left of a shortened file without a word, and goes on behind damage. MPEG programme and transport
+    streams promise no size.
     """
     size = file.seek(0, os.SEEK_END)
     file.seek(0)
     head = file.read(12)
+    if head[:4] == b"\x1a\x45\xdf\xa3":
+        if problem := matroska.what_is_wrong(file):
+            raise bad(video, problem)
+        return
     if head[:4] == b"RIFF" and head[8:] == b"AVI ":
         promised = _end_of_riff(file, size)
-    elif head[:4] == b"\x1a\x45\xdf\xa3":
-        promised = _end_of_matroska(file)
+        if not promised:
+            raise bad(video, "is damaged or cut off: its headers do not lead to its frames")
     elif head[4:8] in (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot"):
         promised = _end_of_mp4(file, size)
     else:
@@ -146,33 +159,13 @@ def _end_of_mp4(file: BinaryIO, size: int) -> int:
 
 
 def _end_of_riff(file: BinaryIO, size: int) -> int:
-    """Where the list ``movi``, which holds an AVI's frames, ends."""
+    """Where the list ``movi``, which holds an AVI's frames, ends; 0 if the chain of chunks does not lead there."""
     at = 12
     while at + 12 <= size:
         file.seek(at)
         head = file.read(12)
         length = int.from_bytes(head[4:8], "little")
         if head[:4] == b"LIST" and head[8:] == b"movi":
-            return at + 8 + length
+            return size if length == _OPEN_LIST else at + 8 + length
         at += 8 + length + length % 2
-    return size
-
-
-def _end_of_matroska(file: BinaryIO) -> int:
-    """Where the segment of a Matroska or WebM file ends; 0 when its header leaves that open (RFC 8794, 6.2)."""
-    file.seek(4)
-    file.seek(_vint(file) + file.tell())
-    if file.read(4) != b"\x18\x53\x80\x67":
-        return 0
-    length = _vint(file)
-    return length + file.tell() if length >= 0 else 0
-
-
-def _vint(file: BinaryIO) -> int:
-    """A variable-length integer of EBML; -1 for the reserved value "unknown"."""
-    first = file.read(1)
-    if not first or not first[0]:
-        return -1
-    extra = 8 - first[0].bit_length()
-    value = int.from_bytes(first + file.read(extra), "big") & (1 << 7 * (extra + 1)) - 1
-    return -1 if value == (1 << 7 * (extra + 1)) - 1 else value
+    return 0

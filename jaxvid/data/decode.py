@@ -1,9 +1,27 @@
 """Decoding: chosen frames of one video file as ``uint8[T H W 3]``, exactly those frames, or one clear sentence why not.
 
 What is detected. A file that is missing, empty, no video, audio only, cut off (MP4, Matroska, AVI), of an absurd
-size, or damaged where its frames are decoded, raises :class:`BadVideoError`. Damage shows in three ways: the decoder
-refuses a packet; it conceals an error and marks the frame (libav's ``decode_error_flags``); a promised frame does not
-come out. All frames that are decoded on the way to a wanted one are watched, because errors spread along references.
+size, or damaged where its frames are decoded, raises :class:`BadVideoError`. Damage shows in four ways: the container's
+chain of frames is broken (Matroska, WebM) or gives fewer than its index lists (AVI); the decoder refuses a packet; it
+conceals an error and marks the frame (libav's ``decode_error_flags``); a promised frame does not come out. All frames
+that are decoded on the way to a wanted one are watched, because errors spread along references.
+
+A stretch of a file of 60 frames (160 x 120, a key frame every 12) was overwritten with zeros or noise, at 16 places for
+each of the two. None left a shorter video; of the 32, so many were reported. In the others the damage lay within a
+frame, which gives wrong pixels, or in what nobody reads (an AVI's filling and index):
+
+| stream | 0.5 % of the file | 5 % | 20 % | 40 % |
+|---|---|---|---|---|
+| VP8, WebM | 6 | 27 | 32 | 32 |
+| VP8 with hidden references, WebM | 12 | 23 | 32 | 32 |
+| VP9, WebM | 8 | 26 | 32 | 32 |
+| H.264, Matroska | 25 | 32 | 32 | 32 |
+| H.264, AVI | 20 | 30 | 32 | 32 |
+| H.264, MP4 | 28 | 32 | 32 | 32 |
+| MPEG-4 part 2, AVI | 31 | 32 | 32 | 32 |
+
+A Matroska frame whose own first four bytes (track, time, flags) are damaged and the bytes before them are not is the
+exception: where it is the video's first key frame, the video may begin with the next one.
 
 What is not. Coded bits that change into other valid bits decode to wrong pixels without a trace. Damage was done at 60
 random places of videos of 40 frames; of the cases in which decoded pixels changed, so many were reported:

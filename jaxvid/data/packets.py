@@ -34,6 +34,8 @@ _HEAD = 64  # packets in which the first frame is looked for; more than any deco
 _FILLER_BYTES = 8  # MPEG-4: a packet this small repeats a frame, or belongs to a packed one, or gives no frame at all
 _MPEG4 = ("mpeg4", "msmpeg4v1", "msmpeg4v2", "msmpeg4v3", "msmpeg4")
 _VP8_SHOWN = 0x10  # bit of a VP8 frame's first byte (RFC 6386, 9.1); hidden frames are references only
+_VP8_START = b"\x9d\x01\x2a"
+_CHUNK_HEAD = 8  # bytes of the smallest chunk of an AVI
 
 
 class PacketReader:
@@ -118,22 +120,48 @@ class PacketReader:
                 raise bad(self.video, "gives other packets when it is read again")
             yield packet
 
-    def _open(self) -> None:
-        self._container: av.container.InputContainer = open_container(self.video)
+    def _open(self, again: bool = False) -> None:
+        self._container: av.container.InputContainer = open_container(self.video, again=again)
         self.stream = cast(av.VideoStream, video_stream(self._container))  # a file without one is not opened
         self.unit = float(cast(Fraction, self.stream.time_base))  # libav gives every stream of a file one
         codec = self.stream.codec_context
         codec.options = {"max_pixels": str(MAX_PIXELS)}  # a stream may change its size after its header
         codec.thread_count = 1  # workers are many; threads inside each would fight for the same cores
+        self._passed = 0
+        self._promised = self._promise()
         self._demuxed = self._packets()
+
+    def _promise(self) -> int:
+        """How many packets the index of an AVI lists, or else its header; 0 for other containers.
+
+        libav looks for the next chunk behind damage and plays on, so that the count alone tells. A header that was
+        written before the recording ended (to a pipe) holds a number that cannot be.
+        """
+        if self._container.format.name != "avi":
+            return 0
+        listed = len(self.stream.index_entries)
+        if listed > 1:  # libav itself enters the packets that it looks at while it opens a file without an index
+            return listed
+        return self.stream.frames if self.stream.frames * _CHUNK_HEAD <= self._container.size else 0
+
+    def _refuse_lost(self) -> None:
+        """Raises when an AVI gave fewer packets than it promises; reads the rest of the file for that."""
+        if self._promised:
+            for _ in self._demuxed:
+                pass
+            if self._passed < self._promised:
+                raise bad(self.video, f"is damaged: it promises {self._promised} packets and gives {self._passed}")
 
     def _reopen(self) -> None:
         self._container.close()
-        self._open()
+        self._open(again=True)
 
     def _packets(self) -> Iterator[av.Packet]:
         """The stream's packets from here on, without the empty one with which PyAV ends."""
-        return (packet for packet in self._container.demux(self.stream) if packet.size)
+        for packet in self._container.demux(self.stream):
+            self._passed += packet.size > 0 or packet.dts is not None  # an AVI has empty ones where a frame repeats
+            if packet.size:
+                yield packet
 
     def _seek(self, time: int) -> bool:
         """Goes to the key packet before a time; some files promise that and cannot."""
@@ -182,13 +210,15 @@ class PacketReader:
             dts = packet.dts
             if end is not None and first is not None and dts is not None and dts >= self.ticks(end, first):
                 break
-            hidden = packet.is_discard or (codec == "vp8" and not memoryview(packet)[0] & _VP8_SHOWN)
+            hidden = packet.is_discard or (codec == "vp8" and self._hidden(packet, len(rows)))
             rows.append((packet.pts, dts, packet.is_keyframe, not hidden))
             first = packet.pts if first is None and not hidden else first  # at or after the first frame's time
             size, smallest = size + packet.size, min(smallest, packet.size)
             packets = [] if size > MAX_KEPT_BYTES else packets
             if size <= MAX_KEPT_BYTES:
                 packets.append(packet)
+        if origin is None:
+            self._refuse_lost()
         if not rows and origin is None:
             raise bad(self.video, "holds no frame of video")
         self._kept = packets if size <= MAX_KEPT_BYTES else None
@@ -197,6 +227,18 @@ class PacketReader:
             raise bad(self.video, "shows none of its frames")
         if origin is None:
             self.origin = int(self.pts[self.shown[0]]) if self.timed else rows[0][0] or 0
+
+    def _hidden(self, packet: av.Packet, number: int) -> bool:
+        """Whether a VP8 frame is a reference that is not shown; damaged headers (RFC 6386, 9.1) must not look so.
+
+        libav's decoder takes a key frame without its start code, and one that is hidden leaves no gap.
+        """
+        head = bytes(memoryview(packet)[:6])
+        tag = int.from_bytes(head[:3], "little")
+        is_key = not tag & 1
+        if len(head) < 3 or (tag >> 5) + (10 if is_key else 3) > packet.size or (is_key and head[3:] != _VP8_START):
+            raise bad(self.video, f"is damaged: the header of its packet {number} is not one of VP8", number)
+        return not tag & _VP8_SHOWN
 
     def _indexed_as_key(self, packet: av.Packet) -> bool:
         """Whether the container's index begins with a key picture at or before an unmarked packet.

@@ -137,3 +137,56 @@ def test_a_damaged_first_key_picture_does_not_shorten_the_video(container, spoil
     data[second - int(spoilt * (second - first - 40)) : second - 20] = bytes(int(spoilt * (second - first - 40)) - 20)
     with pytest.raises(BadVideoError, match="is damaged"):
         read_all(bytes(data))
+
+
+VPX = {"g": 12, "cpu-used": 8, "lag-in-frames": 0}
+STRETCHED = {
+    "vp8 webm": {"container": "webm", "codec": "libvpx", **VPX},
+    "vp8 live": {"container": "webm", "codec": "libvpx", "mux": {"live": "1"}, **VPX},
+    "vp9 webm": {"container": "webm", "codec": "libvpx-vp9", **VPX},
+    "vp8 mkv": {"container": "matroska", "codec": "libvpx", **VPX},
+    "h264 mkv": {"container": "matroska", "g": 12, "bf": 2, "preset": "veryfast"},
+    "mpeg4 avi": {"container": "avi", "codec": "mpeg4", "g": 12, "bf": 0},
+    "h264 avi": {"container": "avi", "g": 12, "bf": 0, "preset": "veryfast"},
+}
+
+
+@pytest.fixture(scope="module")
+def grainy(encode):
+    rng = np.random.default_rng(0)
+
+    def draw(k, height, width):
+        return rng.integers(60, 190, (height // 4, width // 4, 3), dtype=np.uint8).repeat(4, 0).repeat(4, 1)
+
+    return {name: encode(60, size=(64, 80), draw=draw, **options) for name, options in STRETCHED.items()}
+
+
+@pytest.mark.parametrize("how", ["zeros", "noise"])
+@pytest.mark.parametrize("share", [0.05, 0.2, 0.4])
+@pytest.mark.parametrize("name", STRETCHED)
+def test_no_stretch_of_damage_shortens_a_video(name, share, how, grainy):
+    data, rng = grainy[name], random.Random(1)
+    length = int(share * len(data))
+    with VideoReader(data) as reader:
+        assert len(reader) == 60, "whole, it is not refused"
+    refused = 0
+    for _ in range(12):
+        where = rng.randrange(len(data) - length)
+        spoilt = data[:where] + (bytes(length) if how == "zeros" else rng.randbytes(length)) + data[where + length :]
+        clip, error = attempt(spoilt)
+        refused += error is not None
+        assert error is not None or len(clip) == 60, f"{len(clip)} frames are left, damage at {where}"
+    if "avi" not in name:  # there, so much may lie in the sound, or in the index behind the frames
+        assert refused == 12
+
+
+@pytest.mark.parametrize("container", ["webm", "matroska"])
+def test_a_frame_whose_header_is_lost_leaves_no_gap(container, grainy):
+    """The chain is whole: only the first bytes of one VP8 frame are zero, which says "key frame, not shown"."""
+    data = bytearray(grainy["vp8 webm" if container == "webm" else "vp8 mkv"])
+    with av.open(io.BytesIO(data)) as video:
+        packet = next(itertools.islice(video.demux(video=0), 5, None))
+        at = data.index(bytes(packet))
+    data[at : at + 16] = bytes(16)
+    with pytest.raises(BadVideoError, match=r"is damaged: the header of its packet 5 is not one of VP8\.$"):
+        VideoReader(bytes(data))
