@@ -109,6 +109,7 @@ def test_annotations_may_lie_elsewhere(kinetics, tmp_path):
         ([HEADER, ",x,0,1,train"], r":2: label must not be empty"),
         ([HEADER, "a,,0,1,train"], r":2: youtube_id must not be empty"),
         ([HEADER, "a,x,0,1,"], r":2: split must not be empty"),
+        ([HEADER, "a,x,0,1,train", "a,y,0,1,trian"], r"list\.csv:3: split must be one of train, .*received 'trian'$"),
         ([HEADER, "a,x,1,train"], r":2: a line must have as many fields as the first"),
         ([HEADER, "a,x,0,1,train,6,7"], r":2: a line must have as many fields"),
         ([HEADER, "a,x,5,5,train"], r":2: times must hold 0 <= time_start < time_end, received '5' and '5'"),
@@ -156,6 +157,17 @@ def test_the_same_file_twice_under_the_root(tmp_path):
         read_kinetics(write(tmp_path, files), "train")
     write(tmp_path, {"a/x_000000_000001.mp4": b""})
     assert read_kinetics(str(tmp_path), "train")[0].name == "a/x_000000_000001.mp4", "the class's folder decides"
+
+
+@pytest.mark.parametrize("read", [read_kinetics, read_srtg_csv])
+def test_the_splits_have_several_names(read, tmp_path):
+    names = ("train", "Training", "val", "valid", "validate", "validation", "test", "testing")
+    lines = [HEADER, *(f"a,x{k},0,1,{name}" for k, name in enumerate(names))]
+    root = write(tmp_path, {"list.csv": lines, **{f"x{k}.mp4": b"" for k in range(8)}})
+    assert [len(read(root, split)) for split in ("train", "training", "val", "test", "testing")] == [2, 2, 4, 2, 2]
+    write(tmp_path, {"list.csv": [*lines, "a,x9,0,1,trian"]})
+    with pytest.raises(DatasetError, match=r"list\.csv:10: split must be one of .*, received 'trian'"):
+        read(root, "train")
 
 
 @pytest.fixture

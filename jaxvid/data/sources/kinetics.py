@@ -23,7 +23,8 @@ def read_kinetics(
 
     Args:
       root: folder of the videos.
-      split: value of the column ``split``; ``val``, ``validate`` and ``validation`` mean the same.
+      split: value of the column ``split``: ``train`` (also ``training``), ``val`` (``valid``, ``validate``,
+        ``validation``) or ``test`` (``testing``); any other value in a file is refused.
       annotations: one of the CSV files; those of the other splits beside it are read too, since the class names are the
         sorted labels of all splits. Empty: the only such group in ROOT, ROOT/labels or ROOT/annotations.
       val_fraction: must be 0; the splits are fixed.

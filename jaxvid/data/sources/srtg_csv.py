@@ -34,7 +34,8 @@ def read_srtg_csv(
 
     Args:
       root: folder of the videos.
-      split: value of the column ``split``; ``val``, ``validate`` and ``validation`` mean the same.
+      split: value of the column ``split``: ``train`` (also ``training``), ``val`` (``valid``, ``validate``,
+        ``validation``) or ``test`` (``testing``); any other value in a file is refused.
       annotations: one of the CSV files; those of the other splits beside it (same name but for the word ``train``,
         ``val`` or ``test``) are read too. Empty: the only such group in ROOT, ROOT/labels or ROOT/annotations.
       val_fraction: must be 0; the column ``split`` decides.

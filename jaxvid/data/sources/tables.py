@@ -13,7 +13,12 @@ from jaxvid.data.records import DatasetError
 from jaxvid.data.sources.listing import Listed, stray_path
 
 _SPLIT_WORD = re.compile(r"train|validate|validation|val|test")
-_VALIDATION = ("val", "valid", "validate", "validation")
+_SPLITS = {
+    "train": ("train", "training"),
+    "val": ("val", "valid", "validate", "validation"),
+    "test": ("test", "testing"),
+}
+_CANONICAL = {name: split for split, names in _SPLITS.items() for name in names}
 
 
 @dataclass(frozen=True)
@@ -29,13 +34,13 @@ class Row:
 
 
 def canonical_split(name: str) -> str:
-    """One word for the four in use for validation.
+    """One word for the several in use for a split; a name that is none of them stays.
 
-    >>> canonical_split("Validate"), canonical_split("train")
-    ('val', 'train')
+    >>> canonical_split("Validate"), canonical_split("training"), canonical_split("trian")
+    ('val', 'train', 'trian')
     """
     name = name.strip().lower()
-    return "val" if name in _VALIDATION else name
+    return _CANONICAL.get(name, name)
 
 
 def annotation_files(root: Path, annotations: str) -> list[Path]:
@@ -64,7 +69,7 @@ def read_rows(files: Sequence[Path], id_columns: Sequence[str]) -> tuple[list[Ro
     """Rows of all files, and every problem in them as ``file:line: rule, value``.
 
     Needs the columns ``label``, one of ``id_columns`` and ``split``; ``time_start`` and ``time_end`` are optional,
-    others are ignored.
+    others are ignored. A split must be one of the known names, in any case: a row of a misspelt one would be in none.
     """
     rows: list[Row] = []
     problems: list[str] = []
@@ -157,6 +162,8 @@ def _add_row(place: str, fields: dict, id_column: str, rows: list[Row], problems
         problems.append(f"{place}: {id_column} must be a name without a folder, received {fields[id_column]!r}")
     if fields["label"] and stray_path(fields["label"]):
         problems.append(f"{place}: label must not lead out of the root, received {fields['label']!r}")
+    if fields["split"] and canonical_split(fields["split"]) not in _SPLITS:
+        problems.append(f"{place}: split must be one of {', '.join(_CANONICAL)}, received {fields['split']!r}")
     start, end = _times(place, fields, problems)
     if len(problems) == before:
         rows.append(Row(place, fields["label"], fields[id_column], start, end, canonical_split(fields["split"])))
