@@ -6,8 +6,10 @@ share of every class is held out for ``val``.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import logging
+import multiprocessing
 import os
 from pathlib import Path
 
@@ -109,9 +111,16 @@ def _read_classes(folder: Path, problems: list[str]) -> dict[str, list[str]]:
         elif not entry.name.startswith("."):
             strays.append(str(entry))
     if strays:
-        endings = " ".join(VIDEO_SUFFIXES)
-        _LOG.warning("%d files are no videos (%s) and are left out, first %s", len(strays), endings, strays[0])
+        _warn_of_strays(len(strays), strays[0])
     return classes
+
+
+@functools.lru_cache(maxsize=1024)
+def _warn_of_strays(count: int, first: str) -> None:
+    """Once for each folder: every split of a data set reads the training folder, which names the classes."""
+    if multiprocessing.parent_process() is None:  # a process that decodes has nobody to tell
+        endings = " ".join(VIDEO_SUFFIXES)
+        _LOG.warning("%d files are no videos (%s) and are left out, first %s", count, endings, first)
 
 
 def _read_class(folder: Path, problems: list[str], strays: list[str]) -> list[str]:
