@@ -1,6 +1,9 @@
 """The command line: help with examples, usage errors in one sentence, and commands that need no training."""
 
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 
@@ -109,3 +112,59 @@ def test_doctor_prints_a_line_for_each_check(capsys):
     lines = capsys.readouterr().out.splitlines()
     assert status in (0, 1)
     assert any(line.startswith(("PASS", "WARN", "FAIL")) and "jax" in line for line in lines)
+
+
+@pytest.mark.parametrize("buffering", ["", "1"])
+def test_a_reader_that_leaves_ends_the_command_quietly(buffering):
+    """As in ``jaxvid models | head -1``, here with a reader that is gone before the first line."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        [sys.executable, "-m", "jaxvid.cli", "models"],
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=120,
+        env={**os.environ, "PYTHONUNBUFFERED": buffering},
+    )
+    os.close(writer)
+    assert done.returncode == 141
+    assert done.stderr == ""
+
+
+def test_another_broken_pipe_is_an_error(monkeypatch, capsys):
+    def broken(*_):
+        raise BrokenPipeError(32, "Broken pipe")
+
+    monkeypatch.setattr(cli, "_models", broken)
+    assert cli.main(["models"]) == 1
+    assert capsys.readouterr().err == "error: [Errno 32] Broken pipe\n"
+
+
+def test_a_bug_keeps_its_traceback(monkeypatch):
+    def buggy(*_):
+        raise TypeError("a bug")
+
+    monkeypatch.setattr(cli, "_models", buggy)
+    with pytest.raises(TypeError, match="a bug"):
+        cli.main(["models"])
+
+
+@pytest.mark.parametrize(
+    ("body", "sentence"),
+    [
+        ("def get_config(:\n    pass", "c.py:1: not valid Python"),
+        ("1 + 'a'", "c.py:1: TypeError: unsupported operand"),
+        ("import jaxvid\n\n\ndef get_config():\n    return jaxvid.nope", "c.py:5: AttributeError: "),
+        ("def get_config():\n    return None", "get_config() must return the config"),
+        ("from jaxvid.config import base\n\n\ndef get_config():\n    c = base()\n    c.train.batchsize = 3",
+         "c.py:6: train.batchsize is not a field of the config (received 3); did you mean train.batch_size?"),
+    ],
+)  # fmt: skip
+def test_a_broken_config_file_is_one_sentence_and_status_1(body, sentence, capsys, tmp_path):
+    path = tmp_path / "c.py"
+    path.write_text(body, encoding="utf-8")
+    assert cli.main(["train", f"--config={path}", f"--workdir={tmp_path}"]) == 1
+    error = capsys.readouterr().err.strip()
+    assert sentence in error
+    assert "\n" not in error
