@@ -10,6 +10,7 @@ its name goes into the quarantine. Any other exception is a bug and ends the str
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import gc
 import logging
@@ -19,6 +20,7 @@ from collections.abc import Iterator
 import grain
 import numpy as np
 from absl import flags
+from grain.python import SharedMemoryArray
 
 from jaxvid.data.batch_source import BatchSource
 from jaxvid.data.clips import EvalClips, TrainClips, epoch_order, load_clip, load_views
@@ -37,6 +39,8 @@ __all__ = [
     "load_views",
     "train_batches",
 ]
+
+_DELETIONS_S = 5.0  # seconds; each takes microseconds
 
 log = logging.getLogger(__name__)
 
@@ -215,6 +219,19 @@ def _end(source: BatchSource, iterator: grain.DatasetIterator, num_workers: int)
         # Grain's reading threads end by an exception in a cycle of frames that hold each worker's last batch. Only the
         # collector frees them, and until it comes round they fill shared memory.
         gc.collect()
+        _await_deletions()
+
+
+def _await_deletions() -> None:
+    """Waits until Grain has given back the shared memory of batches that are gone.
+
+    A thread of Grain does that in its own time. At the interpreter's exit it is ended before it comes round, and Python
+    then reports leaked shared memory. It does one thing after the other, so one more waits for all before.
+    """
+    pool = SharedMemoryArray._del_thread_pool
+    if pool is not None:
+        with contextlib.suppress(ValueError):  # it was ended already
+            pool.apply_async(int).wait(timeout=_DELETIONS_S)
 
 
 def _read_ahead(source: BatchSource, num_workers: int) -> grain.DatasetIterator:
