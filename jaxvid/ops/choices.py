@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+_LISTED = 20  # more names would hide the sentence
+
 
 def require_choice(name: str, value: str, choices: Iterable[str]) -> None:
     """Raises ``ValueError`` with the nearest valid name when ``value`` is none of ``choices``.
@@ -19,4 +21,5 @@ def require_choice(name: str, value: str, choices: Iterable[str]) -> None:
         return
     near = difflib.get_close_matches(str(value), choices, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else "."
-    raise ValueError(f"{name} must be one of {', '.join(choices)}, received {name}={value!r}{hint}")
+    listed = ", ".join(choices) if len(choices) <= _LISTED else f"{len(choices)} names"
+    raise ValueError(f"{name} must be one of {listed}, received {name}={value!r}{hint}")

@@ -11,7 +11,14 @@ from jaxvid import data, models
 from jaxvid.config import Config
 from jaxvid.data.pipeline import EvalClips, TrainClips
 from jaxvid.data.records import VideoDataset
+from jaxvid.ops.choices import require_choice
 from jaxvid.train.writers import Progress
+
+
+def check_names(config: Config) -> None:
+    """Raises ``ValueError`` where the config names a network or a data set that does not exist, before any is made."""
+    require_choice("model.name", config.model.name, models.MODELS)
+    require_choice("data.name", config.data.name, data.DATASETS)
 
 
 def open_dataset(config: Config, split: str, progress: Progress | None = None) -> VideoDataset:

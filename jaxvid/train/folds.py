@@ -12,6 +12,7 @@ import numpy as np
 
 from jaxvid import evaluation
 from jaxvid.config import Config
+from jaxvid.train import assemble
 from jaxvid.train.loop import train
 from jaxvid.train.output import make_output_folder
 from jaxvid.train.run import Evaluated, evaluate_run
@@ -44,6 +45,7 @@ def cross_validate(config: Config, workdir: str | Path, *, progress: Progress | 
       ``metrics`` over all clips of all folds (each clip is tested once, by the fold that did not train on it), with
       ``fold_mean_top1`` beside the clip-averaged ``top1``.
     """
+    assemble.check_names(config)
     workdir, progress = make_output_folder("--workdir", workdir), progress or LoggingProgress()
     done: list[Evaluated] = []
     for number, fold in enumerate(config.data.folds, start=1):

@@ -71,6 +71,7 @@ def train(config: Config, workdir: str | Path, *, progress: Progress | None = No
             f"data.folds must be empty for one run (cross_validate trains all folds), "
             f"received {len(config.data.folds)} folds."
         )
+    assemble.check_names(config)
     with ExitStack() as stack:
         workdir = make_output_folder("--workdir", workdir)
         stack.enter_context(_only_one_process(workdir))

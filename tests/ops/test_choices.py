@@ -16,3 +16,9 @@ def test_nearest_name_is_offered_only_where_one_is_near():
         require_choice("cell", "xyz", ("lstm", "gru"))
     with pytest.raises(ValueError, match=r"received cell=None\.$"):
         require_choice("cell", None, ("lstm", "gru"))
+
+
+def test_many_names_are_counted_and_the_nearest_is_named():
+    names = [f"net_{k}" for k in range(30)]
+    with pytest.raises(ValueError, match="^model must be one of 30 names, received model='net7'; did you mean 'net_7'"):
+        require_choice("model", "net7", names)

@@ -3,7 +3,7 @@
 import pytest
 
 from jaxvid.data.pipeline import EvalClips, TrainClips
-from jaxvid.train import assemble
+from jaxvid.train import assemble, train
 
 
 def test_clips_have_the_fields_of_the_config(tiny):
@@ -36,3 +36,12 @@ def test_srtg_options_reach_the_model(tiny):
 def test_an_unknown_data_set_is_named(tiny):
     with pytest.raises(ValueError, match="folder"):
         assemble.open_dataset(tiny(**{"data.name": "foldr"}), "train")
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "near"), [("model.name", "srtg_r3d_81", "18"), ("data.name", "foldr", "folder")]
+)
+def test_an_unknown_name_stops_a_run_before_it_begins(field, value, near, tiny, tmp_path):
+    with pytest.raises(ValueError, match=rf"^{field} must be .* received {field}='{value}'; did you mean '.*{near}'"):
+        train(tiny(**{field: value}), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
