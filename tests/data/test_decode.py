@@ -336,9 +336,9 @@ def misled(monkeypatch, request):
     original = packets.open_container
     opened = []
 
-    def once(video):
+    def once(video, **options):
         opened.append(video)
-        return Misled(original(video), request.param) if len(opened) == 1 else original(video)
+        return Misled(original(video, **options), request.param) if len(opened) == 1 else original(video)
 
     monkeypatch.setattr(packets, "open_container", once)
     return opened

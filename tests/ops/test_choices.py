@@ -20,5 +20,7 @@ def test_nearest_name_is_offered_only_where_one_is_near():
 
 def test_many_names_are_counted_and_the_nearest_is_named():
     names = [f"net_{k}" for k in range(30)]
-    with pytest.raises(ValueError, match=r"^model must be one of 30 names, received model='net7'; did you mean 'net_7'"):
+    with pytest.raises(
+        ValueError, match=r"^model must be one of 30 names, received model='net7'; did you mean 'net_7'"
+    ):
         require_choice("model", "net7", names)
