@@ -84,6 +84,12 @@ def _check_combinations(config: Config) -> None:
             f"data.train_split and data.eval_split must hold '{{fold}}' when data.folds is set, received "
             f"data.train_split={data.train_split!r} and data.eval_split={data.eval_split!r}."
         )
+    for name, readers in (("dictionary", ("srtg_csv",)), ("missing", ("hmdb51", "kinetics", "srtg_csv", "ucf101"))):
+        if getattr(data, name) and data.name not in readers:
+            raise ValueError(
+                f"data.{name} may only be set with data.name {' or '.join(readers)}, "
+                f"received data.{name}={getattr(data, name)!r} with data.name={data.name!r}."
+            )
     if data.crop_size > data.short_side[0]:
         raise ValueError(
             f"data.crop_size must be <= data.short_side[0], because a crop is cut out of the resized frame, "

@@ -44,6 +44,10 @@ class DataConfig:
     name: str = "motion"  # a name of jaxvid.data.DATASETS
     root: str = ""  # folder of the data set; empty: the default place of an embedded one
     annotations: str = ""  # annotation file (CSV or split file) of the data sets that need one
+    dictionary: str = ""  # srtg_csv: JSON file {label: index} that orders the classes; empty: sorted labels
+    missing: Literal["", "keep", "error"] = (
+        ""  # listed videos that are not there; empty: what the reader does by itself
+    )
     train_split: str = "train"  # with `folds`, both split names hold "{fold}"
     eval_split: str = "val"
     folds: tuple[str, ...] = ()  # cross-validation: one run per fold, in WORKDIR/FOLD, and one report over all

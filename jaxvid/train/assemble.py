@@ -28,6 +28,9 @@ def open_dataset(config: Config, split: str, progress: Progress | None = None) -
       ValueError: the data set's name is unknown or the split holds no video.
     """
     options: dict[str, Any] = {"annotations": config.data.annotations, "val_fraction": config.data.val_fraction}
+    if config.data.name == "folder":
+        options["train_split"] = config.data.train_split
+    options |= {name: value for name in ("dictionary", "missing") if (value := getattr(config.data, name))}
     if config.data.name == "motion" and progress is not None:
         options["progress"] = progress.making()
     dataset = data.open_dataset(config.data.name, config.data.root, split, **options)

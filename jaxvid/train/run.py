@@ -23,6 +23,7 @@ CHANGEABLE = (
     "eval.",
     "data.root",
     "data.annotations",
+    "data.missing",
     "data.eval_split",
     "data.val_fraction",
     "data.num_workers",

@@ -42,6 +42,8 @@ def test_ranges(overrides, sentence):
         ({"schedule.warmup_epochs": 99.0}, ("schedule.warmup_epochs=99.0", "train.num_epochs=10.0")),
         ({"train.mesh": (("model", -1),)}, ("train.mesh", "'data'")),
         ({"train.mesh": (("data", -1), ("model", -1))}, ("train.mesh", "at most one -1")),
+        ({"data.dictionary": "labels.json"}, ("data.dictionary='labels.json'", "data.name='motion'")),
+        ({"data.missing": "error"}, ("data.missing='error'", "data.name='motion'")),
         ({"data.folds": ("a", "b")}, ("data.folds", "data.train_split='train'")),
     ],
 )

@@ -45,3 +45,20 @@ def test_an_unknown_name_stops_a_run_before_it_begins(field, value, near, tiny, 
     with pytest.raises(ValueError, match=rf"^{field} must be .* received {field}='{value}'; did you mean '.*{near}'"):
         train(tiny(**{field: value}), tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_a_folder_is_read_by_the_names_of_the_configured_splits(tiny, videos, tmp_path):
+    (tmp_path / "fit").symlink_to(videos / "train")
+    dataset = assemble.open_dataset(tiny(**{"data.root": str(tmp_path), "data.train_split": "fit"}), "fit")
+    assert len(dataset) == len(assemble.open_dataset(tiny(), "train"))
+
+
+def test_the_srtg_reader_gets_its_own_options(tiny, tmp_path):
+    (tmp_path / "Run").mkdir()
+    (tmp_path / "Run" / "a.mp4").write_bytes(b"x")
+    (tmp_path / "hacs_train.csv").write_text("label,id,split\nRun,a,train\nHop,b,train\n")
+    (tmp_path / "order.json").write_text('{"Run": 0, "Hop": 1}')
+    fields = {"data.name": "srtg_csv", "data.root": str(tmp_path), "data.dictionary": str(tmp_path / "order.json")}
+    assert assemble.open_dataset(tiny(**fields), "train").class_names == ("Run", "Hop")
+    with pytest.raises(ValueError, match="Hop"):
+        assemble.open_dataset(tiny(**fields, **{"data.missing": "error"}), "train")
