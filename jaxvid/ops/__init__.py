@@ -5,15 +5,24 @@ from jaxvid.ops.cyclic import cyclic_consistency, gate_product, soft_nearest_nei
 from jaxvid.ops.normalize import normalize_video
 from jaxvid.ops.pooling import max_pool3d
 from jaxvid.ops.recurrence import LayerWeights, recur, recur_reference
+from jaxvid.ops.resize import resize_trilinear, resize_trilinear_reference
+from jaxvid.ops.selection import frame_triplet_similarity, select_frames
+from jaxvid.ops.shift import temporal_shift, temporal_shift_reference
 
 __all__ = [
     "LayerWeights",
     "conv3d",
     "cyclic_consistency",
+    "frame_triplet_similarity",
     "gate_product",
     "max_pool3d",
     "normalize_video",
     "recur",
     "recur_reference",
+    "resize_trilinear",
+    "resize_trilinear_reference",
+    "select_frames",
     "soft_nearest_neighbor",
+    "temporal_shift",
+    "temporal_shift_reference",
 ]

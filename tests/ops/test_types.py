@@ -37,12 +37,18 @@ LSTM = [ops.LayerWeights(jnp.zeros((6, 24)), jnp.zeros((6, 24)), jnp.zeros(24), 
 CALLS = {
     "conv3d": ((X, jnp.ones((3, 3, 3, 6, 5))), {"strides": (1, 2, 2), "padding": (1, (1, 0), 1)}),
     "cyclic_consistency": ((H, H), {}),
+    "frame_triplet_similarity": ((X,), {"select": "largest_squared"}),
     "gate_product": ((X, H, jnp.array([True, False])), {"gradient": "hard"}),
     "max_pool3d": ((X, (3, 3, 3), (2, 2, 2), (1, 1, 1)), {}),
     "normalize_video": ((jnp.zeros((2, 3, 4, 4, 3), jnp.uint8), (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)), {}),
     "recur": ((H, LSTM), {"cell": "lstm"}),
     "recur_reference": ((H, LSTM), {"cell": "lstm"}),
+    "resize_trilinear": ((X, (2, 5, 3)), {}),
+    "resize_trilinear_reference": ((X, (2, 5, 3)), {}),
+    "select_frames": ((X, 1), {"select": "lowest"}),
     "soft_nearest_neighbor": ((H, H[:, :2]), {}),
+    "temporal_shift": ((X, 3), {}),
+    "temporal_shift_reference": ((X, 3), {}),
 }
 FUNCTIONS = {name: getattr(ops, name) for name in ops.__all__ if inspect.isfunction(getattr(ops, name))}
 
