@@ -84,6 +84,7 @@ def test_cross_validation_trains_each_fold_and_reports_over_all(tiny, monkeypatc
 
     def open_dataset(config, split, progress=None):
         opened.append(split)
+        config = dataclasses.replace(config, data=dataclasses.replace(config.data, train_split="train"))
         dataset = original(config, split.split("-")[0])
         return dataclasses.replace(dataset, split=split)
 
