@@ -34,12 +34,16 @@ def _checked(function):
 
 X, H = jnp.ones((2, 3, 4, 4, 6)), jnp.ones((2, 3, 6))
 LSTM = [ops.LayerWeights(jnp.zeros((6, 24)), jnp.zeros((6, 24)), jnp.zeros(24), jnp.zeros(24))]
+POOL = (X, (3, 3, 3), (2, 2, 2), (1, 1, 1))
 CALLS = {
+    "avg_pool3d": (POOL, {}),
+    "avg_pool3d_reference": (POOL, {}),
     "conv3d": ((X, jnp.ones((3, 3, 3, 6, 5))), {"strides": (1, 2, 2), "padding": (1, (1, 0), 1)}),
     "cyclic_consistency": ((H, H), {}),
     "frame_triplet_similarity": ((X,), {"select": "largest_squared"}),
     "gate_product": ((X, H, jnp.array([True, False])), {"gradient": "hard"}),
-    "max_pool3d": ((X, (3, 3, 3), (2, 2, 2), (1, 1, 1)), {}),
+    "max_pool3d": (POOL, {}),
+    "max_pool3d_reference": (POOL, {}),
     "normalize_video": ((jnp.zeros((2, 3, 4, 4, 3), jnp.uint8), (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)), {}),
     "recur": ((H, LSTM), {"cell": "lstm"}),
     "recur_reference": ((H, LSTM), {"cell": "lstm"}),
@@ -47,6 +51,8 @@ CALLS = {
     "resize_trilinear_reference": ((X, (2, 5, 3)), {}),
     "select_frames": ((X, 1), {"select": "lowest"}),
     "soft_nearest_neighbor": ((H, H[:, :2]), {}),
+    "stochastic_pool3d": (POOL, {"key": jax.random.key(0)}),
+    "stochastic_pool3d_reference": (POOL, {"key": None}),
     "temporal_shift": ((X, 3), {}),
     "temporal_shift_reference": ((X, 3), {}),
 }
