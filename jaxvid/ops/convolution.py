@@ -19,8 +19,8 @@ layer                          direct         folded
 Least of 7 calls after a warm-up (5 for the stem's direct form) under ``jit``: ``time.process_time`` around
 ``conv3d(x, kernel, strides, padding, implementation=...)`` and its ``vjp``; jax 0.10.2, two shared cores of an AMD EPYC
 with AVX-512. A 2-D convolution without any padding is far slower there than one with some (3x3, 32 -> 32, 16x56x56:
-39 / 91 ms; with a column more, whose output is cut off, 9 / 30), so ``folded`` pads where the caller does not. No GPU or
-TPU was measured: there ``direct`` is the form that their libraries are written for.
+39 / 91 ms; with a column more, whose output is cut off, 9 / 30), so ``folded`` pads where the caller does not. No GPU
+or TPU was measured: there ``direct`` is the form that their libraries are written for.
 """
 
 from __future__ import annotations
