@@ -55,17 +55,25 @@ def test_by_hand():
     assert resize_trilinear(square, (1, 1, 1)).item() == 1.5
 
 
-@pytest.mark.parametrize("case", SIZES)
+@pytest.mark.parametrize("case", ["twice", "up and down", "from one"])
 def test_equals_jax_image_in_value_and_gradient(case):
     shape, size = SIZES[case]
     x = jax.random.normal(jax.random.key(0), shape)
     new_shape = (shape[0], *size, shape[-1])
-    expected, pull_expected = jax.vjp(lambda x: jax.image.resize(x, new_shape, "linear", antialias=False), x)
     cotangent = jax.random.normal(jax.random.key(1), new_shape)
+
+    def value_and_pull(function):
+        @jax.jit
+        def run(x, cotangent):
+            y, pull = jax.vjp(function, x)
+            return y, pull(cotangent)[0]
+
+        return run(x, cotangent)
+
+    expected = value_and_pull(lambda x: jax.image.resize(x, new_shape, "linear", antialias=False))
     for function in (resize_trilinear, resize_trilinear_reference):
-        received, pull = jax.vjp(jax.jit(lambda x, f=function: f(x, size)), x)
-        np.testing.assert_allclose(received, expected, rtol=1e-5, atol=1e-5)
-        np.testing.assert_allclose(pull(cotangent)[0], pull_expected(cotangent)[0], rtol=1e-5, atol=1e-5)
+        for a, b in zip(value_and_pull(lambda x, f=function: f(x, size)), expected, strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
 
 
 def test_the_second_derivative_and_the_gradient_of_the_gradient():
@@ -74,7 +82,7 @@ def test_the_second_derivative_and_the_gradient_of_the_gradient():
 
     def along(function):
         gradient = jax.grad(lambda x: jnp.sum(function(x, size) ** 3))
-        return jax.grad(lambda x: jnp.vdot(gradient(x), v))(x)
+        return jax.jit(jax.grad(lambda x: jnp.vdot(gradient(x), v)))(x)
 
     np.testing.assert_allclose(along(resize_trilinear), along(resize_trilinear_reference), rtol=1e-5, atol=1e-5)
 
