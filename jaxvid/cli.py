@@ -58,6 +58,9 @@ _EXAMPLES = {
   jaxvid bench pipeline
   jaxvid bench step --model=srtg_r3d_18 --width=16 --clip=16,64,64 --batch_size=16
   jaxvid bench motion --seeds=3 --workdir=runs/bench-motion         SRTG beside the plain network, over seeds
+  jaxvid bench ops --json > ops.jsonl                               every operator, as a share of this machine's peak
+  jaxvid bench ops --op=conv3d --plot=conv3d.png
+  jaxvid bench plot ops.jsonl --output=ops.png
 """,
     "doctor": """examples:
   jaxvid doctor
@@ -190,7 +193,10 @@ def _build_parser() -> argparse.ArgumentParser:
     browse.add_argument("--seed", type=int, default=0, metavar="N", help="which clips (default: %(default)s)")
 
     bench = _command(commands, "bench", "Measure; prints JSON lines.", run=_bench)
-    bench.add_argument("name", choices=["decode", "motion", "pipeline", "step"], help="what to measure")
+    names = ["decode", "motion", "ops", "pipeline", "plot", "step"]
+    bench.add_argument("name", choices=names, help="what to measure; plot: draw what ops printed")
+    bench.add_argument("file", nargs="?", metavar="FILE.jsonl", help="plot: the lines of 'jaxvid bench ops'")
+    bench.add_argument("--json", action="store_true", help="JSON lines, which is also what comes without it")
     bench.add_argument("--runs", type=int, default=5, metavar="N", help="counted runs (default: %(default)s)")
     bench.add_argument("--model", default="srtg_r3d_18", help="step: the network (default: %(default)s)")
     bench.add_argument("--width", type=int, default=16, help="step: channels of stage 1 (default: %(default)s)")
@@ -200,6 +206,11 @@ def _build_parser() -> argparse.ArgumentParser:
     bench.add_argument("--config", default="configs/motion.py", help="motion: the recipe (default: %(default)s)")
     bench.add_argument("--workdir", default="runs/bench-motion", help="motion: the runs (default: %(default)s)")
     bench.add_argument("--seeds", type=int, default=3, help="motion: seeds of each network (default: %(default)s)")
+    bench.add_argument("--op", metavar="NAME", help="ops: one operator (default: all)")
+    bench.add_argument("--quick", action="store_true", help="ops: small shapes, which show only that everything runs")
+    bench.add_argument("--dtype", metavar="NAME", help="ops: default float32, and bfloat16 too where it is not a CPU")
+    bench.add_argument("--plot", metavar="PNG", help="ops: also draw the fractions of the peak")
+    bench.add_argument("--output", default="ops.png", metavar="PNG", help="plot: the picture (default: %(default)s)")
 
     doctor = _command(commands, "doctor", "Is this machine ready? One line per check, and how to mend it.", run=_doctor)
     doctor.add_argument("--json", action="store_true", help="a JSON list")
@@ -329,8 +340,26 @@ def _data_browse(options: argparse.Namespace, overrides: dict[str, str]) -> int:
 def _bench(options: argparse.Namespace, overrides: dict[str, str]) -> int:
     from jaxvid import benchmarks
 
+    if (options.name == "plot") != (options.file is not None):
+        raise UsageError(
+            f"FILE.jsonl belongs to 'jaxvid bench plot' and to no other, received {options.name} and {options.file}."
+        )
+    if options.name == "plot":
+        from jaxvid.benchmarks import plot
+
+        plot.draw_ops(plot.read_lines(options.file)).savefig(options.output, dpi=150)
+        print(f"picture: {options.output}")
+        return 0
+    if options.plot and options.name != "ops":
+        raise UsageError(f"--plot belongs to 'jaxvid bench ops', received it with {options.name}.")
+    lines = []
     for line in benchmarks.BENCHMARKS[options.name](options):
         print(json.dumps(line), flush=True)
+        lines.append(line)
+    if options.plot:
+        from jaxvid.benchmarks import plot
+
+        plot.draw_ops(lines).savefig(options.plot, dpi=150)
     return 0
 
 

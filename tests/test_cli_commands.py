@@ -186,7 +186,7 @@ def test_bench_prints_one_json_line_for_each_case(monkeypatch, capsys):
     for name in benchmarks.BENCHMARKS:
         assert cli.main(["bench", name, "--runs=2", "--seeds=1", "--clip=4,16,16"]) == 0
         assert [json.loads(line) for line in capsys.readouterr().out.splitlines()] == [{"case": 0}, {"case": 1}]
-    assert [options.name for options in seen] == ["decode", "motion", "pipeline", "step"]
+    assert [options.name for options in seen] == ["decode", "motion", "ops", "pipeline", "step"]
     assert {(options.runs, options.seeds, options.clip, options.batch_size) for options in seen} == {
         (2, 1, "4,16,16", 16)
     }
@@ -198,6 +198,40 @@ def test_bench_offers_every_benchmark(capsys):
     assert all(name in error for name in benchmarks.BENCHMARKS)
     assert cli.main(["bench", "step", "--clip=4,16"]) == 1
     assert capsys.readouterr().err == "error: clip must be three numbers T,H,W, each >= 1, received clip='4,16'.\n"
+
+
+def test_bench_ops_prints_json_and_draws_and_plot_draws_the_same(tmp_path, capsys):
+    pictures = [tmp_path / "at-once.png", tmp_path / "later.png"]
+    assert (
+        cli.main(["bench", "ops", "--quick", "--json", "--runs=1", "--op=temporal_shift", f"--plot={pictures[0]}"]) == 0
+    )
+    out = capsys.readouterr().out
+    lines = [json.loads(line) for line in out.splitlines()]
+    assert {line["op"] for line in lines} == {"temporal_shift"}
+    (tmp_path / "ops.jsonl").write_text(out)
+    assert cli.main(["bench", "plot", str(tmp_path / "ops.jsonl"), f"--output={pictures[1]}"]) == 0
+    assert capsys.readouterr().out == f"picture: {pictures[1]}\n"
+    with Image.open(pictures[0]) as a, Image.open(pictures[1]) as b:
+        assert a.tobytes() == b.tobytes()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "message"),
+    [
+        (["plot"], 2, "FILE.jsonl belongs to 'jaxvid bench plot' and to no other, received plot and None."),
+        (
+            ["step", "x.jsonl"],
+            2,
+            "FILE.jsonl belongs to 'jaxvid bench plot' and to no other, received step and x.jsonl.",
+        ),
+        (["step", "--plot=x.png"], 2, "--plot belongs to 'jaxvid bench ops', received it with step."),
+        (["ops", "--op=conv3"], 1, "did you mean 'conv3d'?"),
+        (["ops", "--dtype=float23"], 1, "did you mean 'float32'?"),
+    ],
+)
+def test_bench_refuses_what_does_not_belong_together(arguments, status, message, capsys):
+    assert cli.main(["bench", *arguments]) == status
+    assert message in capsys.readouterr().err
 
 
 @pytest.fixture

@@ -20,6 +20,13 @@ def _decode(options: Any) -> Iterator[Line]:
     return bench_decode(runs=options.runs)
 
 
+def _ops(options: Any) -> Iterator[Line]:
+    from jaxvid.benchmarks.ops import bench_ops
+
+    dtypes = (options.dtype,) if options.dtype else None
+    return bench_ops(op=options.op, quick=options.quick, runs=options.runs, dtypes=dtypes)
+
+
 def _pipeline(options: Any) -> Iterator[Line]:
     from jaxvid.benchmarks.pipeline import bench_pipeline
 
@@ -45,7 +52,7 @@ def _motion(options: Any) -> Iterator[Line]:
 
 
 BENCHMARKS: Mapping[str, Callable[[Any], Iterator[Line]]] = MappingProxyType(
-    {"decode": _decode, "motion": _motion, "pipeline": _pipeline, "step": _step}
+    {"decode": _decode, "motion": _motion, "ops": _ops, "pipeline": _pipeline, "step": _step}
 )
 """Name -> function of the command line's options, of which each reads its own."""
 
