@@ -15,6 +15,7 @@ from jaxvid.ops.recurrence import LayerWeights, recur, recur_reference
 from jaxvid.ops.resize import resize_trilinear, resize_trilinear_reference
 from jaxvid.ops.selection import frame_triplet_similarity, select_frames
 from jaxvid.ops.shift import temporal_shift, temporal_shift_reference
+from jaxvid.ops.soft_pooling import softpool, softpool_reference
 
 __all__ = [
     "LayerWeights",
@@ -33,6 +34,8 @@ __all__ = [
     "resize_trilinear_reference",
     "select_frames",
     "soft_nearest_neighbor",
+    "softpool",
+    "softpool_reference",
     "stochastic_pool3d",
     "stochastic_pool3d_reference",
     "temporal_shift",

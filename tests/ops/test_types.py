@@ -51,6 +51,8 @@ CALLS = {
     "resize_trilinear_reference": ((X, (2, 5, 3)), {}),
     "select_frames": ((X, 1), {"select": "lowest"}),
     "soft_nearest_neighbor": ((H, H[:, :2]), {}),
+    "softpool": ((X, (2, 2, 2)), {"strides": (1, 2, 2), "padding": "SAME", "implementation": "xla"}),
+    "softpool_reference": ((X[0], (3, 3)), {"padding": ((1, 1), (1, 0))}),
     "stochastic_pool3d": (POOL, {"key": jax.random.key(0)}),
     "stochastic_pool3d_reference": (POOL, {"key": None}),
     "temporal_shift": ((X, 3), {}),
