@@ -48,9 +48,6 @@ def form(*, tile: Tile | None = None, interpret: Any = None) -> Form:
     )
 
 
-FORM = form()
-
-
 def choose_tile(columns: int, channels: int) -> Tile:
     """A tile for so many columns and channels: up to 128 channels wide, and no more columns than needed.
 
@@ -222,3 +219,6 @@ def _launch(
         compiler_params=plgpu.CompilerParams(lowering_semantics=plgpu.LoweringSemantics.Lane),
         interpret=interpret,
     )
+
+
+FORM = form()
