@@ -24,8 +24,10 @@ from jaxvid.ops.pooling_windows import Windows
 from jaxvid.ops.soft_pooling_form import FLOOR, Form, Statistics, finite
 
 LANES = 128
-VMEM_BYTES = 14 * 2**20
-"""What the blocks may take of the 16 MiB that a kernel has by default; the rest is for what the compiler spills."""
+VMEM_BYTES = 60 * 2**20
+"""What the blocks may take: v5p and v7x have 64 MiB, v5e and v6e twice that (a v4 has 16, and its compiler says so)."""
+SPILL_BYTES = 2 * 2**20
+"""What is asked for on top of the blocks, for the compiler's own use."""
 
 
 def form(*, channels: int | None = None, interpret: bool = False) -> Form:
@@ -57,7 +59,7 @@ def _run_statistics(
 ) -> Statistics:
     shape = (x.shape[0], *windows.outs, x.shape[-1])
     windows = windows.as_3d()
-    channels = _check(x, windows, channels, (4,) * 3 if residuals else ())
+    channels, params = _check(x, windows, channels, (4,) * 3 if residuals else ())
     x = windows.pad(x.reshape(x.shape[0], *windows.sizes, x.shape[-1]))
     stride = windows.strides[0]
     out = (x.shape[0], *windows.outs, x.shape[-1])
@@ -68,7 +70,7 @@ def _run_statistics(
         in_specs=[_plane(x.shape, channels, lambda t, i=i: t * stride + i) for i in range(windows.window[0])],
         out_specs=[_plane(out, channels, lambda t: t) for _ in dtypes],
         out_shape=[jax.ShapeDtypeStruct(out, dtype) for dtype in dtypes],
-        compiler_params=_PARAMS,
+        compiler_params=params,
         interpret=interpret,
     )(*[x] * windows.window[0])
     return tuple(v.reshape(shape) for v in results)  # type: ignore[return-value]
@@ -78,7 +80,7 @@ def _run_gather(
     x: Array, top: Array, a: Array, b: Array, windows: Windows, *, channels: int | None, interpret: bool
 ) -> Array:
     given, windows = windows, windows.as_3d()
-    channels = _check(x, windows, channels, (), gradient=True)
+    channels, params = _check(x, windows, channels, (), gradient=True)
     x = windows.pad(x.reshape(x.shape[0], *windows.sizes, x.shape[-1]))
     top, a, b = (v.reshape(v.shape[0], *windows.outs, v.shape[-1]) for v in (top, a, b))
     surrounded = (
@@ -97,15 +99,13 @@ def _run_gather(
         in_specs=[_plane(x.shape, channels, lambda t: t), *(spec for spec in per_window for _ in surrounded)],
         out_specs=_plane(x.shape, channels, lambda t: t),
         out_shape=jax.ShapeDtypeStruct(x.shape, x.dtype),
-        compiler_params=_PARAMS,
+        compiler_params=params,
         interpret=interpret,
     )(x, *surrounded * (halo + 1))
     return windows.unpad(gradient).reshape(x.shape[0], *given.sizes, x.shape[-1])
 
 
 FORM = form()
-
-_PARAMS = pltpu.CompilerParams(dimension_semantics=("parallel", "parallel", "arbitrary"))
 
 
 def _plane(shape: tuple[int, ...], channels: int, time: Callable[[Any], Any]) -> pl.BlockSpec:
@@ -164,8 +164,10 @@ def _gather_kernel(x_ref: Any, *refs: Any, windows: Windows) -> None:
     lax.fori_loop(0, windows.groups[1], group, None)
 
 
-def _check(x: Array, windows: Windows, channels: int | None, extra: tuple[int, ...], *, gradient: bool = False) -> int:
-    """Raises on what Mosaic refuses, or accepts and then cannot place in VMEM; returns the channels of a block."""
+def _check(
+    x: Array, windows: Windows, channels: int | None, extra: tuple[int, ...], *, gradient: bool = False
+) -> tuple[int, Any]:
+    """Raises on what Mosaic refuses or could not place in VMEM; returns a block's channels and compiler options."""
     if x.dtype not in (jnp.float32, jnp.bfloat16):
         raise ValueError(f"the TPU kernel of softpool needs float32 or bfloat16, received {x.dtype}.")
     total = x.shape[-1]
@@ -191,4 +193,5 @@ def _check(x: Array, windows: Windows, channels: int | None, extra: tuple[int, .
             f"the TPU kernel of softpool holds whole planes in VMEM: window {windows.window} on planes of "
             f"{windows.sizes[1:]} with {channels} channels a block needs {needed} bytes of the {VMEM_BYTES} there are."
         )
-    return channels
+    semantics = ("parallel", "parallel", "arbitrary")
+    return channels, pltpu.CompilerParams(dimension_semantics=semantics, vmem_limit_bytes=needed + SPILL_BYTES)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from jaxvid.benchmarks.softpool_shapes import SMALL
 from jaxvid.ops import soft_pooling as module
-from jaxvid.ops import soft_pooling_form, soft_pooling_xla, softpool, softpool_reference
+from jaxvid.ops import soft_pooling_form, soft_pooling_tpu, soft_pooling_xla, softpool, softpool_reference
 from jaxvid.ops.pooling_windows import Windows
 
 GOLDEN = [
@@ -191,7 +191,7 @@ def test_on_another_backend_the_statistics_are_computed_once(monkeypatch):
     """The loop that never runs is for CPU; elsewhere the program has half as many exponentials, and equal results."""
     x = _normal((2, 4, 4, 3))
     windows = Windows.of(x.shape, (2, 2), None, "VALID")
-    on_cpu, expected = str(jax.make_jaxpr(lambda x: soft_pooling_xla.FORM.statistics(x, windows))(x)), None
+    on_cpu = str(jax.make_jaxpr(lambda x: soft_pooling_xla.FORM.statistics(x, windows))(x))
     expected = soft_pooling_xla.FORM.statistics(x, windows)
     monkeypatch.setattr(soft_pooling_xla.jax, "default_backend", lambda: "gpu")
     elsewhere = str(jax.make_jaxpr(lambda x: soft_pooling_xla.FORM.statistics(x, windows))(x))
@@ -252,6 +252,23 @@ def test_all_formulations_agree(problem, dtype):
         assert y.dtype == gx.dtype == dtype
         np.testing.assert_allclose(np.asarray(y, np.float64), expected_y, rtol=tolerance, atol=tolerance)
         np.testing.assert_allclose(np.asarray(gx, np.float64), expected_gx, rtol=tolerance, atol=8 * tolerance)
+
+
+@pytest.mark.slow
+@given(_problems(), st.sampled_from(["float32", "bfloat16"]))
+@settings(max_examples=10, deadline=None)
+def test_the_interpreted_tpu_kernels_agree(problem, dtype):
+    shape, window, strides, padding, seed, scale = problem
+    x = jnp.asarray((scale * np.random.default_rng(seed).normal(size=shape)).astype(dtype))
+    windows = Windows.of(shape, window, strides, padding)
+    tolerance = {"float32": 1e-5, "bfloat16": 1e-2}[dtype] * max(1, scale)
+    results = [
+        _values_and_gradient(lambda x, f=form: module._softpool(x, windows, f, "true"), x)
+        for form in (soft_pooling_xla.FORM, soft_pooling_tpu.form(interpret=True))
+    ]
+    for expected, received in zip(*results, strict=True):
+        expected, received = (v.astype(jnp.float32) for v in (expected, received))
+        np.testing.assert_allclose(received, expected, rtol=tolerance, atol=8 * tolerance)
 
 
 def _plain(x, windows):
