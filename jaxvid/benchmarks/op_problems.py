@@ -13,7 +13,7 @@ import jax
 
 from jaxvid import ops
 from jaxvid.benchmarks.op_shapes import OpCase, frozen_options
-from jaxvid.ops import convolution
+from jaxvid.ops import convolution, soft_pooling
 from jaxvid.ops.recurrence import NUM_GATES
 
 
@@ -44,12 +44,26 @@ class Problem:
 
 def _conv3d(case: OpCase) -> Problem:
     options, kernel = frozen_options(case), case.options["kernel"]
-    names = {name: partial(ops.conv3d, **options, implementation=name) for name in convolution.IMPLEMENTATIONS}
+    depthwise = case.options.get("groups", 1) == case.shape[-1] == kernel[-1]
+    names = {
+        name: partial(ops.conv3d, **options, implementation=name)
+        for name in convolution.IMPLEMENTATIONS
+        if name != "shifted" or depthwise
+    }
     default = partial(ops.conv3d, **options)
     shapes = (case.shape, kernel)
     macs = math.prod(_result(default, shapes)) * math.prod(kernel[:4])
     wanted = (1,) if case.shape[-1] == 3 else (0, 1)  # nobody asks for the gradient of a video
     return Problem(shapes, names, "direct", default, 2 * macs, 2 * macs * len(wanted), gradients_of=wanted)
+
+
+def _softpool(case: OpCase) -> Problem:
+    default = partial(ops.softpool, **case.options)
+    names = {name: partial(ops.softpool, **case.options, implementation=name) for name in soft_pooling.IMPLEMENTATIONS}
+    names["reference"] = partial(ops.softpool_reference, **case.options)
+    # An entry of a window: a comparison, a difference, an exponential, a product and two sums; backward as many.
+    work = 6 * math.prod(_result(default, (case.shape,))) * math.prod(case.options["window"])
+    return Problem((case.shape,), names, "reference", default, work, work)
 
 
 def _pool(name: str, flops_per_tap: int, case: OpCase, extra: tuple = ()) -> Problem:
@@ -114,6 +128,7 @@ def _cyclic_consistency(case: OpCase) -> Problem:
 PROBLEMS: Mapping[str, Callable[[OpCase], Problem]] = MappingProxyType(
     {
         "conv3d": _conv3d,
+        "softpool": _softpool,
         "max_pool3d": partial(_pool, "max_pool3d", 1),
         "avg_pool3d": partial(_pool, "avg_pool3d", 1),
         "stochastic_pool3d": _stochastic_pool3d,

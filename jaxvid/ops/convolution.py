@@ -1,7 +1,8 @@
-"""3-D convolution in two formulations that compute the same numbers.
+"""3-D convolution in three formulations that compute the same numbers.
 
-``implementation=None`` is ``folded`` on CPU and ``direct`` elsewhere. Milliseconds of processor time, forward / forward
-with gradients (of the kernel only, in the stem), float32, batch 16, the shapes of an r3d_18 of width 16 on 16x64x64:
+``implementation=None`` is ``direct`` everywhere but on CPU: there it is ``folded``, or ``shifted`` where the kernel is
+depthwise. Milliseconds of processor time, forward / forward with gradients (of the kernel only, in the stem), float32,
+batch 16, the shapes of an r3d_18 of width 16 on 16x64x64:
 
 =============================  =============  =============
 layer                          direct         folded
@@ -15,6 +16,9 @@ layer                          direct         folded
 1x1x1, 16 -> 32, stride 2      0.7 / 19        0.2 / 0.8
 3x1x1, 32 -> 16, 8x16x16       11 / 29         2.2 / 13
 =============================  =============  =============
+
+Depthwise, batch 2, ``folded`` and ``shifted``: 3x3x3, 108 channels, 16x28x28: 209 / 855 and 7.6 / 92; 5x1x1, 24
+channels, 16x56x56: 368 / 772 and 2.3 / 44.
 
 Least of 7 calls after a warm-up (5 for the stem's direct form) under ``jit``: ``time.process_time`` around
 ``conv3d(x, kernel, strides, padding, implementation=...)`` and its ``vjp``; jax 0.10.2, two shared cores of an AMD EPYC
@@ -33,13 +37,14 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxvid.ops.choices import require_choice
+from jaxvid.ops.depthwise import depthwise_shift_and_add
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Float
 
     from jaxvid.types import Size3
 
-IMPLEMENTATIONS = ("direct", "folded")
+IMPLEMENTATIONS = ("direct", "folded", "shifted")
 
 CONCAT_CHANNELS = 4
 """Up to this many input channels (RGB, in a stem) ``folded`` is one 2-D convolution of concatenated frames."""
@@ -65,7 +70,9 @@ def conv3d(
         dilation: Distance of the kernel's taps.
         groups: Number of channel groups that do not see each other.
         implementation: ``direct`` is XLA's 3-D convolution; ``folded`` is a sum over the kernel's frames of 2-D
-            convolutions with time folded into the batch; ``None`` takes the faster one for this backend and shape.
+            convolutions with time folded into the batch; ``shifted`` is a sum of the shifted input times each tap, for
+            depthwise kernels only (``groups`` equal to ``I`` and ``O``; no forward-mode derivatives); ``None`` takes
+            the fastest one for this backend and shape.
 
     Returns:
         The result in the dtype of ``x``.
@@ -75,12 +82,23 @@ def conv3d(
     """
     pads = _check(x, kernel, strides, padding, dilation, groups, implementation)
     kernel = kernel.astype(x.dtype)
-    function = _conv3d_direct if (implementation or _choose()) == "direct" else _conv3d_folded
+    depthwise = groups == x.shape[-1] == kernel.shape[-1]
+    implementation = implementation or _choose(depthwise)
+    if implementation == "shifted":
+        if not depthwise:
+            raise ValueError(
+                f"implementation='shifted' must have a depthwise kernel (groups equal to I and O), received "
+                f"groups={groups}, I={x.shape[-1]}, O={kernel.shape[-1]}."
+            )
+        return depthwise_shift_and_add(x, kernel, tuple(strides), pads, tuple(dilation))
+    function = _conv3d_direct if implementation == "direct" else _conv3d_folded
     return function(x, kernel, tuple(strides), pads, tuple(dilation), groups)
 
 
-def _choose() -> str:
-    return "folded" if jax.default_backend() == "cpu" else "direct"
+def _choose(depthwise: bool) -> str:
+    if jax.default_backend() != "cpu":
+        return "direct"
+    return "shifted" if depthwise else "folded"
 
 
 def _conv3d_direct(x: Array, kernel: Array, strides: tuple, pads: tuple, dilation: tuple, groups: int) -> Array:

@@ -33,6 +33,10 @@ CASES = {
     "VALID": ((1, 5, 6, 7, 5), (3, 4, 5, 5, 2), (2, 2, 2), "VALID", (1, 1, 1), 1),
     "VALID, stride 1": ((1, 4, 6, 7, 5), (2, 3, 4, 5, 2), (1, 1, 1), "VALID", (1, 1, 1), 1),
     "VALID, dilated": ((1, 4, 6, 9, 5), (2, 2, 3, 5, 2), (1, 1, 2), "VALID", (1, 2, 3), 1),
+    "depthwise, strided": ((2, 5, 7, 6, 5), (3, 3, 3, 1, 5), (2, 1, 2), (1, 1, 1), (1, 1, 1), 5),
+    "depthwise, dilated": ((1, 6, 7, 9, 3), (2, 3, 2, 1, 3), (1, 2, 1), ((0, 1), (2, 0), (1, 3)), (2, 1, 3), 3),
+    "depthwise, temporal": ((2, 6, 3, 3, 4), (5, 1, 1, 1, 4), (1, 1, 1), (2, 0, 0), (1, 1, 1), 4),
+    "depthwise, stride jumps": ((1, 5, 4, 4, 3), (1, 1, 1, 1, 3), (3, 2, 4), (1, 0, 0), (1, 1, 1), 3),
     "VALID, grouped": ((1, 2, 4, 4, 6), (1, 3, 3, 3, 4), (1, 1, 1), "VALID", (1, 1, 1), 2),
     "long stride": ((1, 9, 4, 4, 5), (2, 1, 1, 5, 2), (4, 3, 1), (0, 0, 0), (1, 1, 1), 1),
 }
@@ -45,21 +49,24 @@ def _inputs(case: str, dtype=jnp.float32):
     return x, kernel, functools.partial(conv3d, strides=strides, padding=padding, dilation=dilation, groups=groups)
 
 
-@pytest.mark.parametrize("case", CASES)
-def test_folded_equals_direct_in_value_and_gradient(case):
+@pytest.mark.parametrize(
+    ("case", "form"),
+    [(case, "folded") for case in CASES] + [(case, "shifted") for case in CASES if case.startswith("depthwise")],
+)
+def test_every_form_equals_direct_in_value_and_gradient(case, form):
     x, kernel, conv = _inputs(case)
 
     @jax.jit  # one compilation a case
     def both(x, kernel):
         results = []
-        for name in ("direct", "folded"):
+        for name in ("direct", form):
             y, pull = jax.vjp(lambda x, k, name=name: conv(x, k, implementation=name), x, kernel)
             results.append((y, *pull(jnp.sin(jnp.arange(y.size, dtype=jnp.float32)).reshape(y.shape))))
         return results
 
-    direct, folded = both(x, kernel)
-    np.testing.assert_allclose(folded[0], direct[0], rtol=0, atol=1e-5)
-    for received, expected in zip(folded[1:], direct[1:], strict=True):
+    direct, other = both(x, kernel)
+    np.testing.assert_allclose(other[0], direct[0], rtol=0, atol=1e-5)
+    for received, expected in zip(other[1:], direct[1:], strict=True):
         assert np.abs(expected).max() > 0.01
         np.testing.assert_allclose(received, expected, rtol=1e-5, atol=1e-5)
 
@@ -106,8 +113,11 @@ def test_permuting_the_batch_permutes_the_result(implementation):
     np.testing.assert_allclose(conv(x[::-1], kernel), conv(x, kernel)[::-1], atol=1e-6)
 
 
-@pytest.mark.parametrize("case", ["stem", "dense", "pointwise, strided"])
-@pytest.mark.parametrize("implementation", ["direct", "folded"])
+@pytest.mark.parametrize(
+    ("case", "implementation"),
+    [(case, form) for case in ("stem", "dense", "pointwise, strided") for form in ("direct", "folded")]
+    + [("depthwise, strided", "shifted")],
+)
 def test_bfloat16_in_bfloat16_out(case, implementation):
     x, kernel, conv = _inputs(case, jnp.bfloat16)
 
@@ -122,13 +132,24 @@ def test_bfloat16_in_bfloat16_out(case, implementation):
     assert [g.dtype for g in grads] == [jnp.bfloat16, jnp.float32]
 
 
-def test_none_takes_folded_on_cpu_and_direct_elsewhere(monkeypatch):
-    x, kernel, conv = _inputs("temporal")
+def test_shifted_can_be_differentiated_twice():
+    x, kernel, conv = _inputs("depthwise, strided")
+
+    def bend(implementation):
+        gradient = jax.grad(lambda x, k: jnp.sin(conv(x, k, implementation=implementation)).sum(), (0, 1))
+        return jax.grad(lambda k: sum(jnp.sum(g**2) for g in gradient(x, k)))(kernel)
+
+    np.testing.assert_allclose(jax.jit(bend, static_argnums=0)("shifted"), bend("direct"), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(("case", "form"), [("temporal", "folded"), ("depthwise", "shifted")])
+def test_none_takes_the_fastest_on_cpu_and_direct_elsewhere(case, form, monkeypatch):
+    x, kernel, conv = _inputs(case)
 
     def primitives(**options):
         return str(jax.make_jaxpr(lambda x: conv(x, kernel, **options))(x))
 
-    assert primitives() == primitives(implementation="folded") != primitives(implementation="direct")
+    assert primitives() == primitives(implementation=form) != primitives(implementation="direct")
     monkeypatch.setattr(module.jax, "default_backend", lambda: "gpu")
     assert primitives() == primitives(implementation="direct")
 
@@ -136,12 +157,16 @@ def test_none_takes_folded_on_cpu_and_direct_elsewhere(monkeypatch):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"implementation": "foldet"}, r"implementation must be one of direct, folded, received .* mean 'folded'\?"),
+        (
+            {"implementation": "foldet"},
+            r"implementation must be one of direct, folded, shifted, received .* mean 'folded'\?",
+        ),
         ({"strides": (1, 0, 1)}, r"strides must be three numbers >= 1 \(T, H, W\), received strides=\(1, 0, 1\)\."),
         ({"dilation": (1, 1)}, r"dilation must be three numbers >= 1"),
         ({"padding": "SAMe"}, r"padding must be 'SAME', 'VALID' or three numbers or pairs, received padding='SAMe'\."),
         ({"padding": (1, 1)}, r"padding must have three entries \(T, H, W\), received padding=\(1, 1\)\."),
         ({"groups": 4}, r"received I=6, groups=4"),
+        ({"implementation": "shifted"}, r"must have a depthwise kernel .* received groups=1, I=6, O=7\."),
         (
             {"padding": (0, 0, 0), "dilation": (2, 1, 1)},
             r"fit into the padded input, received 4 \+ 0 \+ 0 along T .* 5",
