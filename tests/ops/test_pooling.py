@@ -224,3 +224,14 @@ def test_errors_name_the_rule_and_the_value(x, options, message):
     for name in ("stochastic_pool3d", "stochastic_pool3d_reference"):
         with pytest.raises(ValueError, match=message):
             getattr(ops, name)(jnp.zeros(x), **options, key=key)
+
+
+def test_the_gradient_of_the_averages_gradient():
+    x = jax.random.normal(jax.random.key(0), (1, 3, 4, 4, 1))
+    options = ((2, 3, 2), (1, 2, 1), (1, 1, 0))
+
+    def curvature(function):
+        gradient = jax.grad(lambda x: jnp.sum(function(x, *options) ** 3))
+        return jax.jit(jax.grad(lambda x: jnp.sum(gradient(x) ** 2)))(x)
+
+    np.testing.assert_allclose(curvature(ops.avg_pool3d), curvature(ops.avg_pool3d_reference), rtol=1e-4, atol=1e-5)
