@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
+from jaxvid.benchmarks import softpool_shapes
 from jaxvid.ops.choices import require_choice
 
 
@@ -72,8 +73,15 @@ _POOLINGS = tuple(
     )
 )
 
+_SOFTPOOL = tuple(
+    _pool("softpool", case.shape, case.window, case.strides, case.padding, quick)
+    for quick, group in ((False, softpool_shapes.NETWORK), (True, softpool_shapes.SMALL.values()))
+    for case in group
+)
+
 CASES: tuple[OpCase, ...] = (
     *_CONVOLUTIONS,
+    *_SOFTPOOL,
     *_POOLINGS,
     _recur((8, 8, 64), "lstm"),
     _recur((8, 16, 256), "lstm"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -18,6 +19,8 @@ from jaxvid.ops.choices import require_choice
 MIN_RUN_SECONDS = 0.02
 """A run holds so many calls of a short operator that the clock and the launch of one call do not count."""
 MAX_CALLS = 200
+MAX_CPU_ENTRIES = 2**22
+"""On a CPU the batch is cut to inputs of this many numbers; the line's ``shape`` says what was measured."""
 
 
 def bench_ops(
@@ -42,7 +45,7 @@ def bench_ops(
     Raises:
       ValueError: there is no operator or dtype of that name, or ``runs`` is below 1.
     """
-    chosen = list(cases(op, quick=quick))
+    chosen = [_cut(case) for case in cases(op, quick=quick)]
     for name in dtypes or ():
         require_choice("dtype", name, ("float32", "bfloat16", "float16"))
     for dtype in dtypes or (("float32",) if jax.default_backend() == "cpu" else ("float32", "bfloat16")):
@@ -56,6 +59,7 @@ def measure_peaks(dtype: Any, *, quick: bool, runs: int) -> dict[str, float]:
     large, side = (2**20, 256) if quick else (2**26, 2048 if jax.default_backend() == "cpu" else 8192)
     array, matrix = jnp.zeros(large, jnp.float32), jnp.ones((side, side), dtype)
     nbytes = 2 * array.nbytes
+    runs = runs if quick else max(runs, 12)  # everything else is compared with these two
     # In place: on a CPU a new large array is mapped page by page, which takes several times longer than the copy.
     increment = jax.jit(lambda x: x + 1, donate_argnums=0)
 
@@ -121,6 +125,14 @@ def _bench_case(case: OpCase, dtype: Any, peaks: Mapping[str, float], runs: int)
                 "calls_per_run": calls,
                 **describe_machine(),
             }
+
+
+def _cut(case: OpCase) -> OpCase:
+    """The case with as much of its batch as a CPU does in a moment; other devices take it whole."""
+    per_clip = math.prod(case.shape[1:])
+    if jax.default_backend() != "cpu" or case.shape[0] * per_clip <= MAX_CPU_ENTRIES:
+        return case
+    return dataclasses.replace(case, shape=(max(1, MAX_CPU_ENTRIES // per_clip), *case.shape[1:]))
 
 
 def _figures(timing: Timing, work: dict, peaks: Mapping[str, float], reference: float | None) -> dict[str, Any]:

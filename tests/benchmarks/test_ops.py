@@ -153,6 +153,16 @@ def test_short_calls_are_measured_together_and_long_ones_less_often(monkeypatch)
     assert bench._measure(call(1e-7), (), runs=1)[1] == bench.MAX_CALLS
 
 
+def test_a_cpu_takes_a_part_of_a_large_batch(monkeypatch):
+    large = OpCase("softpool", (8, 16, 56, 56, 64), {})
+    assert bench._cut(large).shape == (1, 16, 56, 56, 64)
+    assert bench._cut(OpCase("temporal_shift", (8, 8, 28, 28, 128), {})).shape == (5, 8, 28, 28, 128)
+    small = OpCase("recur", (8, 16, 256), {})
+    assert bench._cut(small) is small
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert bench._cut(large) is large
+
+
 def test_peaks_are_positive_and_dtypes_are_chosen_by_name():
     peaks = bench.measure_peaks(jnp.dtype("float32"), quick=True, runs=1)
     assert set(peaks) == set(PEAKS)
