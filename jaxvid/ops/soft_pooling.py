@@ -98,10 +98,9 @@ def _check(
 
 
 def _choose(windows: Windows, implementation: str | None) -> Form:
-    if implementation is None:
-        return soft_pooling_xla.FORM
-    require_choice("implementation", implementation, IMPLEMENTATIONS)
-    if implementation == "xla":
+    if implementation is not None:
+        require_choice("implementation", implementation, IMPLEMENTATIONS)
+    if implementation != "pallas":
         return soft_pooling_xla.FORM
     if windows.num_taps > MAX_TAPS:
         raise ValueError(
