@@ -19,6 +19,8 @@ from jaxvid.ops.choices import require_choice
 MIN_RUN_SECONDS = 0.02
 """A run holds so many calls of a short operator that the clock and the launch of one call do not count."""
 MAX_CALLS = 200
+LONG_SECONDS = 3
+"""What takes longer than this is measured once: it is a formulation to avoid, and the whole should stay minutes."""
 MAX_CPU_ENTRIES = 2**22
 """On a CPU the batch is cut to inputs of this many numbers; the line's ``shape`` says what was measured."""
 
@@ -39,7 +41,7 @@ def bench_ops(
     Args:
       op: one operator; all by default.
       quick: small shapes, which show that everything runs and not how fast.
-      runs: counted runs; 3 of what takes seconds.
+      runs: counted runs; fewer of what takes seconds.
       dtypes: of the inputs; by default float32, and bfloat16 too where it is not a CPU.
 
     Raises:
@@ -173,7 +175,10 @@ def _lowered(function: Callable, inputs: tuple, wanted: Sequence[int]) -> Any:
 def _measure(function: Callable, inputs: tuple, runs: int) -> tuple[Timing, int]:
     """Times calls, several to a run where they are short; the times are of one call, the number is that of a run."""
     jax.block_until_ready(function(*inputs))  # with whatever happens only once
-    once = measure(lambda: jax.block_until_ready(function(*inputs)), runs=1, warmup=0).median
+    second = measure(lambda: jax.block_until_ready(function(*inputs)), runs=1, warmup=0)
+    if second.median > LONG_SECONDS:
+        return dataclasses.replace(second, warmup=1), 1
+    once = second.median
     calls = min(MAX_CALLS, math.ceil(MIN_RUN_SECONDS / max(once, 1e-9)))
     one_by_one = jax.default_backend() == "cpu"  # an accelerator has its next call ready while it works
 

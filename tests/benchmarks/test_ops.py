@@ -150,6 +150,9 @@ def test_short_calls_are_measured_together_and_long_ones_less_often(monkeypatch)
     timing, number = bench._measure(call(2.0), (), runs=5)
     assert (number, len(timing.seconds), timing.median) == (1, 3, 2.0)
     assert timing.warmup == 2  # before the runs: the first call and the one that was timed to choose their length
+    calls.clear()
+    timing, number = bench._measure(call(4.0), (), runs=5)
+    assert (number, timing.seconds, timing.warmup, len(calls)) == (1, (4.0,), 1, 2)
     assert bench._measure(call(1e-7), (), runs=1)[1] == bench.MAX_CALLS
 
 
