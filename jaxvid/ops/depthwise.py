@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -43,7 +42,7 @@ def depthwise_shift_and_add(
     Returns:
         The result in the dtype of ``x``.
     """
-    padded = lax.pad(x, _zero(x), [(0, 0, 0), *((low, high, 0) for low, high in pads), (0, 0, 0)])
+    padded = _pad(x, [(low, high, 0) for low, high in pads])
     out = tuple(
         (size - step * (width - 1) - 1) // stride + 1
         for size, width, stride, step in zip(padded.shape[1:4], kernel.shape, strides, dilation, strict=False)
@@ -72,13 +71,13 @@ def _of_input(x: Array, kernel: Array, strides: Size3, pads: Pads, dilation: Siz
     ):
         reach = step * (width - 1)
         sides.append((reach - low, size + low - _span(out, stride), stride - 1))
-    spread = lax.pad(g, _zero(g), [(0, 0, 0), *sides, (0, 0, 0)])
+    spread = _pad(g, sides)
     backwards = [range(width - 1, -1, -1) for width in kernel.shape[:3]]
-    return _sum_of_taps(spread, kernel, backwards, x.shape[1:4], (1, 1, 1), dilation).astype(x.dtype)
+    return _sum_of_taps(spread, kernel, backwards, x.shape[1:4], (1, 1, 1), dilation)
 
 
 def _of_kernel(x: Array, kernel: Array, strides: Size3, pads: Pads, dilation: Size3, g: Array) -> Array:
-    padded = lax.pad(x, _zero(x), [(0, 0, 0), *((low, high, 0) for low, high in pads), (0, 0, 0)])
+    padded = _pad(x, [(low, high, 0) for low, high in pads])
     out = g.shape[1:4]
 
     def add_frame(total: Array, frame: tuple[Array, Array]) -> tuple[Array, None]:
@@ -102,13 +101,9 @@ def _sum_of_taps(
     """Place ``i`` along an axis of the padded ``x`` meets entry ``order[axis][i]`` of the kernel."""
     weights = kernel[..., 0, :].astype(jnp.float32)
     total = jnp.zeros((), jnp.float32)
-    for place, entry in zip(_places(order), itertools.product(*order), strict=True):
+    for place, entry in zip(itertools.product(*map(range, kernel.shape[:3])), itertools.product(*order), strict=True):
         total = total + _tap(x, place, out, strides, dilation).astype(jnp.float32) * weights[entry]
     return total.astype(x.dtype)
-
-
-def _places(order: list[range]) -> Iterator[tuple[int, ...]]:
-    return itertools.product(*(range(len(axis)) for axis in order))
 
 
 def _tap(x: Array, place: tuple[int, ...], out: tuple[int, ...], strides: Size3, dilation: Size3) -> Array:
@@ -122,5 +117,6 @@ def _span(count: int, stride: int) -> int:
     return (count - 1) * stride + 1
 
 
-def _zero(x: Array) -> Array:
-    return jnp.zeros((), x.dtype)
+def _pad(x: Array, sides: list[tuple[int, int, int]]) -> Array:
+    """Zeros before, after and between the entries of T, H, W; a negative number cuts off."""
+    return lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *sides, (0, 0, 0)])
