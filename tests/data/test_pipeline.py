@@ -349,9 +349,7 @@ def test_workers_end_with_a_killed_parent(dataset, tmp_path):
             os.kill(os.getpid(), signal.SIGKILL)
         """)
     )
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
-    command = [sys.executable, str(script), dataset[0].video]
-    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, timeout=60)
+    done = run_script(script, dataset, stdout=subprocess.PIPE)
     assert done.returncode == -signal.SIGKILL
     deadline = time.monotonic() + 10
     while alive(int(done.stdout)) and time.monotonic() < deadline:
@@ -374,11 +372,16 @@ def test_an_iterator_that_nobody_closes_leaves_no_shared_memory(dataset, tmp_pat
             next(batches)
         """)
     )
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
-    command = [sys.executable, str(script), dataset[0].video]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    done = run_script(script, dataset, capture_output=True)
     assert done.returncode == 0
     assert "leaked shared_memory" not in done.stderr
+
+
+def run_script(script, dataset, **streams):
+    """An interpreter of its own, given a video of the data set; it imports from where this one does."""
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    command = [sys.executable, str(script), dataset[0].video]
+    return subprocess.run(command, env=environment, text=True, timeout=60, **streams)
 
 
 def alive(pid: int) -> bool:
