@@ -16,11 +16,12 @@ from typing import Any
 
 import flax.linen as nn
 
-from jaxvid.models import variants
+from jaxvid.models import variants, x3d
+from jaxvid.models.options import closest
 
 __all__ = ["MODELS", "build"]
 
-MODELS: Mapping[str, Callable[..., nn.Module]] = MappingProxyType(variants.builders())
+MODELS: Mapping[str, Callable[..., nn.Module]] = MappingProxyType(variants.builders() | x3d.builders())
 """Name -> builder ``(num_classes, **options) -> module``. Read-only; ``jaxvid models`` prints it as a table."""
 
 
@@ -30,9 +31,10 @@ def build(name: str, num_classes: int, **options: Any) -> nn.Module:
     Args:
       name: a name of :data:`MODELS`.
       num_classes: outputs, at least 1.
-      **options: those of :func:`jaxvid.models.variants.build_resnet`: ``width``, ``dropout``, ``dtype``, ``conv``,
-        ``expansion``, and for ``srtg_`` names ``cell``, ``num_layers``, ``gate``, ``gate_gradient``, ``init``,
-        ``placement``.
+      **options: ``width``, ``dropout``, ``dtype``, ``conv``, and for ``srtg_`` names ``cell``, ``num_layers``,
+        ``gate``, ``gate_gradient``, ``init``, ``placement``; also ``expansion`` of a ResNet
+        (:func:`jaxvid.models.variants.build_resnet`), ``width_factor`` and ``zero_init`` of an X3D
+        (:func:`jaxvid.models.x3d.build_x3d`).
 
     Returns:
       A Linen module.
@@ -49,6 +51,6 @@ def build(name: str, num_classes: int, **options: Any) -> nn.Module:
     """
     if name not in MODELS:
         raise ValueError(
-            f"the model's name must be one of jaxvid.models.MODELS, received {name!r}{variants.closest(name, MODELS)}."
+            f"the model's name must be one of jaxvid.models.MODELS, received {name!r}{closest(name, MODELS)}."
         )
     return MODELS[name](num_classes, **options)

@@ -11,13 +11,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from jaxvid import models
-from jaxvid.models import variants
+from jaxvid.models import variants, x3d
 from jaxvid.models.cost import count_macs, count_parameters
-from jaxvid.models.figures import COUNTED, PRINTED, Printed
+from jaxvid.models.figures import CLIP, CLIPS, COUNTED, PRINTED, Printed
 from jaxvid.types import Size3
-
-CLIP: Size3 = (16, 224, 224)
-"""``(T, H, W)`` at which multiply-adds are counted."""
 
 NUM_CLASSES = 400
 """Kinetics-400's, in every published count."""
@@ -71,24 +68,34 @@ def card(name: str) -> Card:
         name=name,
         params=params,
         macs=macs,
-        clip=CLIP,
+        clip=clip_of(name),
         num_classes=NUM_CLASSES,
         paper_params=printed.params,
         paper_gflops=printed.gflops,
-        source=printed.source or variants.sources().get(name, ""),
+        source=printed.source or (variants.sources() | x3d.sources()).get(name, ""),
         remark=printed.remark,
     )
 
 
+def clip_of(name: str) -> Size3:
+    """``(T, H, W)`` of the clip whose multiply-adds are on a network's card.
+
+    >>> clip_of("r3d_18"), clip_of("srtg_x3d_s")
+    ((16, 224, 224), (13, 160, 160))
+    """
+    return CLIPS.get(name.removeprefix("srtg_"), CLIP)
+
+
 def count(name: str) -> tuple[int, int]:
-    """Parameters and multiply-adds of one network, counted from its definition at :data:`CLIP`."""
+    """Parameters and multiply-adds of one network, counted from its definition at its :func:`clip_of`."""
     model = models.build(name, NUM_CLASSES)
-    return count_parameters(model), count_macs(model, CLIP)
+    return count_parameters(model), count_macs(model, clip_of(name))
 
 
 def table(names: Iterable[str] | None = None) -> list[dict[str, Any]]:
     """The cards as dicts, in the order of :data:`jaxvid.models.MODELS` or of ``names``."""
-    return [asdict(card(name)) | {"clip": list(CLIP)} for name in (models.MODELS if names is None else names)]
+    cards = map(card, models.MODELS if names is None else names)
+    return [asdict(row) | {"clip": list(row.clip)} for row in cards]
 
 
 def to_json(names: Iterable[str] | None = None) -> str:
@@ -99,7 +106,7 @@ def to_json(names: Iterable[str] | None = None) -> str:
 def to_markdown(names: Iterable[str] | None = None) -> str:
     """The table as Markdown, with a sentence that says what the numbers are."""
     rows = [_cells(row) for row in table(names)]
-    lines = [_caption(), "", _line(_COLUMNS), _line(["---", "---:", "---:", "---:", "---:", "---", "---"])]
+    lines = [_caption(), "", _line(_COLUMNS), _line(["---", "---:", "---:", "---", "---:", "---:", "---", "---"])]
     return "\n".join(lines + [_line(row) for row in rows])
 
 
@@ -108,7 +115,7 @@ def to_text(names: Iterable[str] | None = None) -> str:
     rows = table(names)
     cells = [list(_COLUMNS[:-1])] + [_cells(row)[:-1] for row in rows]
     widths = [max(len(line[i]) for line in cells) for i in range(len(cells[0]))]
-    right = (1, 2, 3, 4)
+    right = (1, 2, 4, 5)
     lines = [
         "  ".join(cell.rjust(width) if i in right else cell.ljust(width)
                   for i, (cell, width) in enumerate(zip(line, widths, strict=True))).rstrip()
@@ -133,7 +140,16 @@ def put_into(text: str) -> str:
     return f"{before}{BEGIN}\n{to_markdown()}\n{END}{rest.split(END, 1)[1]}"
 
 
-_COLUMNS = ("name", "parameters", "multiply-adds (G)", "paper: parameters (M)", "paper: GFLOPs", "source", "remark")
+_COLUMNS = (
+    "name",
+    "parameters",
+    "multiply-adds (G)",
+    "clip",
+    "paper: parameters (M)",
+    "paper: GFLOPs",
+    "source",
+    "remark",
+)
 
 
 def _cells(row: Mapping[str, Any]) -> list[str]:
@@ -141,6 +157,7 @@ def _cells(row: Mapping[str, Any]) -> list[str]:
         row["name"],
         f"{row['params']:,}",
         f"{row['macs'] / 1e9:.3f}",
+        "x".join(map(str, row["clip"])),
         row["paper_params"] or "",
         row["paper_gflops"] or "",
         row["source"],
@@ -153,8 +170,7 @@ def _line(cells: Iterable[str]) -> str:
 
 
 def _caption() -> str:
-    frames, height, width = CLIP
     return (
-        f"{NUM_CLASSES} classes; multiply-adds of convolutions, matrix products and recurrences for one clip of "
-        f"{frames}x{height}x{width}, one multiplication with its addition counted once."
+        f"{NUM_CLASSES} classes; multiply-adds of convolutions, matrix products and recurrences for one clip (frames, "
+        "height, width), one multiplication with its addition counted once."
     )

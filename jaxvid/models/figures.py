@@ -6,9 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
+from jaxvid.types import Size3
+
 THESIS = "Stergiou, thesis 2022, tables 4.2 and 6.2"
+THESIS_MT = "Stergiou, thesis 2022, tables 5.5 and 6.2"
 THESIS_CR = "Stergiou, thesis 2022, table 6.4"
 MDPI = "Class Regularization (Stergiou et al. 2020), table 2"
+ZOO = "PySlowFast, model zoo"
 CFP = "Class Feature Pyramids (Stergiou et al. 2019), table 1"
 
 
@@ -29,7 +33,22 @@ class Printed:
     remark: str = ""
 
 
+CLIP: Size3 = (16, 224, 224)
+"""``(T, H, W)`` at which multiply-adds are counted, where a network has no clip of its own."""
+
+CLIPS: Mapping[str, Size3] = MappingProxyType(
+    {
+        "x3d_xs": (4, 160, 160),
+        "x3d_s": (13, 160, 160),
+        "x3d_m": (16, 224, 224),
+        "x3d_l": (16, 312, 312),
+        "x3d_xl": (16, 312, 312),
+    }
+)
+"""The clips of networks whose papers define them by one; those with SRTG have the same."""
+
 _DOUBLE = "GFLOPs are twice the multiply-adds"
+_MULTIPLY_ADDS = "GFLOPs are multiply-adds"
 _NOT_MET = "GFLOPs not reproduced by any way of counting"
 
 PRINTED: Mapping[str, Printed] = MappingProxyType(
@@ -59,11 +78,16 @@ PRINTED: Mapping[str, Printed] = MappingProxyType(
         "r2plus1d_50_hara": Printed("34.86", "89.14", MDPI, f"parameters are those of r2plus1d_50; {_NOT_MET}"),
         "r2plus1d_101_hara": Printed("67.22", "159.21", MDPI, f"parameters are those of r2plus1d_101; {_NOT_MET}"),
         "wide_resnet3d_50_hara": Printed("140.94", "72.32", MDPI, f"parameters are those of wide_r3d_50; {_NOT_MET}"),
+        "x3d_xs": Printed("3.8", "0.60", ZOO, _MULTIPLY_ADDS),
+        "x3d_s": Printed("3.8", "1.96", ZOO, _MULTIPLY_ADDS),
+        "x3d_m": Printed("3.8", "4.73", ZOO, f"{_MULTIPLY_ADDS} (thesis: 6.2, at 16x256x256)"),
+        "x3d_l": Printed("6.2", "18.37", ZOO, f"{_MULTIPLY_ADDS} (thesis: 24.8, at 16x356x356)"),
+        "x3d_xl": Printed("11.0", "48.4", THESIS_MT, "GFLOPs are multiply-adds at 16x356x356"),
     }
 )
 """Name -> what the papers print. Parameters that need no remark agree with ours to the printed digits."""
 
-# One line per network: (parameters, multiply-adds), 400 classes, one clip of 16x224x224.
+# One line per network: (parameters, multiply-adds), 400 classes, one clip (see CLIPS).
 _COUNTED = {
     "r3d_18": (33_371_472, 25_304_965_120),
     "r3d_34": (63_681_104, 42_645_790_720),
@@ -115,6 +139,16 @@ _COUNTED = {
     "srtg_r2plus1d_50_hara": (369_189_878, 42_080_411_648),
     "srtg_r2plus1d_101_hara": (693_746_806, 57_936_453_632),
     "srtg_wide_resnet3d_50_hara": (480_493_328, 117_822_488_576),
+    "x3d_xs": (3_794_274, 605_256_512),
+    "x3d_s": (3_794_274, 1_962_892_112),
+    "x3d_m": (3_794_274, 4_732_468_736),
+    "x3d_l": (6_153_384, 18_367_710_176),
+    "x3d_xl": (11_095_840, 35_837_627_616),
+    "srtg_x3d_xs": (9_800_418, 629_107_520),
+    "srtg_x3d_s": (9_800_418, 2_040_407_888),
+    "srtg_x3d_m": (9_800_418, 4_827_872_768),
+    "srtg_x3d_l": (19_195_944, 18_574_885_856),
+    "srtg_x3d_xl": (38_357_280, 36_271_639_776),
 }
 COUNTED: Mapping[str, tuple[int, int]] = MappingProxyType(_COUNTED)
 """Name -> (parameters, multiply-adds) as :func:`jaxvid.models.cards.count` gives them; a test counts them afresh."""

@@ -3,36 +3,21 @@
 from __future__ import annotations
 
 import functools
-from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from jaxvid.models.interface import check_video, make_srtg, named_output
+from jaxvid.models.options import SRTGOptions
 from jaxvid.models.residual import FactorisedConv, MakeModule, ResidualBlock, middle_channels
 from jaxvid.nn.convolution import Conv3D
 from jaxvid.nn.normalization import BatchNorm
-from jaxvid.nn.srtg import SRTG
 from jaxvid.ops.pooling import max_pool3d
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Float
-
-CONVS = ("auto", "direct", "folded")
-"""Formulations of the 3-D convolution; ``auto`` is the fastest one measured on the backend."""
-
-
-@dataclass(frozen=True)
-class SRTGOptions:
-    """What a block's SRTG is (see :class:`jaxvid.nn.srtg.SRTG`) and where it sits."""
-
-    cell: str = "lstm"
-    num_layers: int = 2
-    gate: str = "none"
-    gate_gradient: str = "hard"
-    init: str = "identity"
-    placement: str = "final"
 
 
 class Stem(nn.Module):
@@ -64,28 +49,24 @@ class Stem(nn.Module):
             x = conv(x, train)
         else:
             x = self.conv(self.features, kernel_size, strides, (self.frames // 2, 3, 3), name="conv")(x)
-        return _named_output(self, nn.relu(self.norm(name="norm")(x, not train)))
+        return named_output(self, nn.relu(self.norm(name="norm")(x, not train)))
 
 
 class Stage(nn.Module):
-    """Residual blocks at one resolution, named ``block0``, ``block1``, …; the first one strides.
+    """Residual blocks at one resolution, named ``block0``, ``block1``, ….
 
     Attributes:
-      num_blocks: how many.
-      stride: of the first block, in time and space.
-      block: makes a residual block from ``stride`` and ``name``.
+      blocks: each makes a residual block from a ``name``, in their order.
     """
 
-    num_blocks: int
-    stride: int
-    block: MakeModule
+    blocks: tuple[MakeModule, ...]
 
     @nn.compact
     def __call__(self, x: Float[Array, "N T H W C"], train: bool) -> Float[Array, "N t h w F"]:
         """Applies the blocks in their order."""
-        for index in range(self.num_blocks):
-            x = self.block(stride=self.stride if index == 0 else 1, name=f"block{index}")(x, train)
-        return _named_output(self, x)
+        for index, block in enumerate(self.blocks):
+            x = block(name=f"block{index}")(x, train)
+        return named_output(self, x)
 
 
 class Head(nn.Module):
@@ -105,7 +86,7 @@ class Head(nn.Module):
         x = jnp.mean(x.astype(jnp.float32), axis=(1, 2, 3))
         x = nn.Dropout(self.dropout, name="dropout")(x, deterministic=not train)
         classifier = nn.Dense(self.num_classes, kernel_init=nn.initializers.normal(0.01), name="classifier")
-        return _named_output(self, classifier(x))
+        return named_output(self, classifier(x))
 
 
 class ResNet3D(nn.Module):
@@ -134,7 +115,7 @@ class ResNet3D(nn.Module):
       shared_middle: see :class:`jaxvid.models.residual.ResidualBlock`.
       dropout: before the classifier.
       dtype: of the activations; parameters, statistics, recurrences and the head stay float32.
-      conv: one of :data:`CONVS`.
+      conv: one of :data:`jaxvid.models.options.CONVS`.
       srtg: SRTG in every block, or ``None``.
     """
 
@@ -170,7 +151,7 @@ class ResNet3D(nn.Module):
           ValueError: the video has another rank, dtype or number of channels, or is so small that a training step
             would normalise a single value.
         """
-        _check_video(video, train and not self.is_initializing())
+        check_video(video, (16, 32, 32), train and not self.is_initializing())
         conv = functools.partial(
             Conv3D, implementation=None if self.conv == "auto" else self.conv, dtype=self.dtype, use_bias=False
         )
@@ -181,16 +162,13 @@ class ResNet3D(nn.Module):
         x = max_pool3d(x, (3, 3, 3), (2, 2, 2), (1, 1, 1))
         for index, num_blocks in enumerate(self.stage_sizes):
             block = self._block(planes * 2**index, conv, norm)
-            x = Stage(num_blocks, 1 if index == 0 else 2, block, name=f"stage{index + 1}")(x, train)
+            first = functools.partial(block, stride=1 if index == 0 else 2)
+            others = (functools.partial(block, stride=1),) * (num_blocks - 1)
+            x = Stage((first, *others), name=f"stage{index + 1}")(x, train)
         return Head(self.num_classes, self.dropout, name="head")(x, train)
 
     def _block(self, planes: int, conv: MakeModule, norm: MakeModule) -> MakeModule:
-        srtg, placement = None, "final"
-        if self.srtg is not None:
-            options = asdict(self.srtg)
-            placement = options.pop("placement")
-            # Linen modules have a method `init`, so SRTG's field has a longer name.
-            srtg = functools.partial(SRTG, dtype=self.dtype, initialization=options.pop("init"), **options)
+        srtg, placement = make_srtg(self.srtg, self.dtype)
         return functools.partial(
             ResidualBlock,
             planes=planes,
@@ -204,22 +182,4 @@ class ResNet3D(nn.Module):
             norm=norm,
             srtg=srtg,
             placement=placement,
-        )
-
-
-def _named_output(module: nn.Module, x: Array) -> Array:
-    """Makes ``x`` differentiable by the module's name, and leaves no trace in freshly initialised variables."""
-    return x if module.is_initializing() else module.perturb("output", x)
-
-
-def _check_video(video: Array, train: bool) -> None:
-    if video.ndim != 5 or video.shape[-1] != 3 or min(video.shape) < 1:
-        raise ValueError(f"video must have the axes N T H W 3, each at least 1, received shape {video.shape}.")
-    if not jnp.issubdtype(video.dtype, jnp.floating):
-        raise ValueError(f"video must be normalised floating-point RGB, received dtype {video.dtype}.")
-    clips, frames, height, width, _ = video.shape
-    if train and clips * -(-frames // 16) * -(-height // 32) * -(-width // 32) == 1:
-        raise ValueError(
-            "video must leave more than one value per channel to BatchNorm in training "
-            f"(several clips, or more than 16 frames or 32 pixels), received shape {video.shape}."
         )

@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
-import difflib
-import numbers
-import operator
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from types import MappingProxyType
 from typing import Any
 
-import jax.numpy as jnp
-import numpy as np
-
-from jaxvid.models.residual import PLACEMENTS
-from jaxvid.models.resnet import CONVS, ResNet3D, SRTGOptions
+from jaxvid.models import options
+from jaxvid.models.resnet import ResNet3D
 
 STAGE_SIZES: Mapping[int, tuple[int, ...]] = MappingProxyType(
     {
@@ -72,20 +65,6 @@ FAMILIES: tuple[Family, ...] = (
     Family("wide_resnet3d_{}_hara", (50,), HARA_REPO, {"stem_frames": 7, "widen": 2}, {"expansion": 2}),
 )
 
-SRTG_CHOICES: Mapping[str, tuple[Any, ...]] = MappingProxyType(
-    {
-        "cell": ("lstm", "peephole_lstm", "gru", "rnn"),
-        "num_layers": (1, 2),
-        "gate": ("none", "cyclic"),
-        "gate_gradient": ("hard", "straight_through"),
-        "init": ("identity", "torch"),
-        "placement": PLACEMENTS,
-    }
-)
-"""The values of the options that only ``srtg_`` names take."""
-
-DTYPES = ("float32", "bfloat16", "float16")
-
 
 def builders() -> dict[str, Callable[..., ResNet3D]]:
     """Name -> builder of every network of :data:`FAMILIES`, each plain and with SRTG."""
@@ -112,7 +91,7 @@ def build_resnet(
     depth: int,
     num_classes: int,
     *,
-    width: int = 64,
+    width: int | None = None,
     dropout: float = 0.0,
     dtype: Any = "float32",
     conv: str = "auto",
@@ -126,7 +105,8 @@ def build_resnet(
       family: its row.
       depth: its depth, a key of :data:`STAGE_SIZES`.
       num_classes: outputs, at least 1.
-      width: scales the stem and every stage; the stages have ``width`` times 1, 2, 4, 8 planes.
+      width: scales the stem and every stage; the stages have ``width`` times 1, 2, 4, 8 planes. ``None`` is the papers'
+        64.
       dropout: share of the features dropped before the classifier, in [0, 1).
       dtype: of the activations: float32, bfloat16 or float16.
       conv: ``"auto"``, ``"direct"`` or ``"folded"``.
@@ -140,15 +120,17 @@ def build_resnet(
       ValueError: an option is unknown, does not belong to this name, or has an impossible value.
     """
     bottleneck = depth >= 50
-    _check_options(name, srtg)
-    num_classes, width = _count("num_classes", num_classes), _count("width", width)
-    dropout = _share("dropout", dropout)
-    _require_choice("conv", conv, CONVS)
-    dtype_name = _dtype_name(dtype)
-    _require_choice("dtype", dtype_name, DTYPES)
+    recurrent = options.srtg_options(name, ("width", "dropout", "dtype", "conv", "expansion"), srtg)
+    num_classes, width = (
+        options.count("num_classes", num_classes),
+        options.count("width", 64 if width is None else width),
+    )
+    dropout = options.share("dropout", dropout)
+    options.require_choice("conv", conv, options.CONVS)
+    activations = options.activation_dtype(dtype)
     fields = dict(family.fields) | (dict(family.bottleneck) if bottleneck else {})
     if expansion is not None:
-        expansion = _count("expansion", expansion)
+        expansion = options.count("expansion", expansion)
         if not bottleneck and expansion != 1:
             raise ValueError(
                 f"expansion must be 1 where the blocks are simple (depths 18 and 34), received expansion={expansion} "
@@ -161,73 +143,8 @@ def build_resnet(
         bottleneck=bottleneck,
         width=width,
         dropout=dropout,
-        dtype=jnp.dtype(dtype_name),
+        dtype=activations,
         conv=conv,
-        srtg=SRTGOptions(**srtg) if name.startswith("srtg_") else None,
+        srtg=recurrent,
         **fields,
     )
-
-
-def _check_options(name: str, srtg: Mapping[str, Any]) -> None:
-    known = ["width", "dropout", "dtype", "conv", "expansion"]
-    recurrent = [f.name for f in dataclasses.fields(SRTGOptions)]
-    for option, value in srtg.items():
-        if option not in recurrent:
-            raise ValueError(
-                f"the options of {name!r} must be among {', '.join(known + recurrent)}, received {option!r}"
-                f"{closest(option, known + recurrent)}."
-            )
-        if not name.startswith("srtg_"):
-            raise ValueError(
-                f"{option} may only be set for a model whose name starts with srtg_, received {option}={value!r} "
-                f"for {name!r} (the one with SRTG is 'srtg_{name}')."
-            )
-        _require_choice(option, value, SRTG_CHOICES[option])
-    if srtg.get("gate_gradient", "hard") != "hard" and srtg.get("gate", "none") != "cyclic":
-        raise ValueError(
-            f"gate_gradient may only be set with gate='cyclic', received gate_gradient={srtg['gate_gradient']!r} "
-            f"with gate={srtg.get('gate', 'none')!r}."
-        )
-
-
-def closest(word: Any, choices: Collection[Any]) -> str:
-    """The end of an error message that names the nearest valid words, or nothing where none is near.
-
-    >>> closest("r3d18", ["r3d_18", "i3d", "slowfast"])
-    "; did you mean 'r3d_18' or 'i3d'"
-    """
-    near = difflib.get_close_matches(str(word), [str(choice) for choice in choices], n=3, cutoff=0.5)
-    return f"; did you mean {' or '.join(map(repr, near))}" if near else ""
-
-
-def _count(option: str, value: Any) -> int:
-    """A whole number of any type, NumPy's too, as Python's own: fields of modules are hashed and compared."""
-    try:
-        number = 0 if isinstance(value, (bool, np.bool_)) else operator.index(value)
-    except TypeError:
-        number = 0
-    if number < 1:
-        raise ValueError(f"{option} must be a whole number >= 1, received {option}={value!r}.")
-    return number
-
-
-def _share(option: str, value: Any) -> float:
-    if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Real) or not 0 <= float(value) < 1:
-        raise ValueError(f"{option} must be in [0, 1), received {option}={value!r}.")
-    return float(value)
-
-
-def _require_choice(option: str, value: Any, choices: tuple[Any, ...]) -> None:
-    # `in` alone would take True for 1.
-    if value not in choices or isinstance(value, bool):
-        raise ValueError(
-            f"{option} must be one of {', '.join(map(str, choices))}, "
-            f"received {option}={value!r}{closest(value, choices)}."
-        )
-
-
-def _dtype_name(dtype: Any) -> str:
-    try:
-        return jnp.dtype(dtype).name
-    except TypeError:
-        return str(dtype)

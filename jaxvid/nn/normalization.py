@@ -25,11 +25,13 @@ class BatchNorm(nn.Module):
         momentum: Share of the old running statistics that stays (0.9 is torch's ``momentum=0.1``).
         epsilon: Added to the variance.
         dtype: Of the result; ``None`` keeps the input's.
+        scale_init: Initialiser of ``scale``; zeros make a residual block start as the identity.
     """
 
     momentum: float = 0.9
     epsilon: float = 1e-5
     dtype: Any = None
+    scale_init: nn.initializers.Initializer = nn.initializers.ones
 
     @nn.compact
     def __call__(self, x: Float[Array, "*batch C"], use_running_average: bool) -> Float[Array, "*batch C"]:
@@ -49,7 +51,7 @@ class BatchNorm(nn.Module):
         channels = x.shape[-1]
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, (channels,), jnp.float32)
         running_var = self.variable("batch_stats", "var", jnp.ones, (channels,), jnp.float32)
-        scale = self.param("scale", nn.initializers.ones, (channels,), jnp.float32)
+        scale = self.param("scale", self.scale_init, (channels,), jnp.float32)
         bias = self.param("bias", nn.initializers.zeros, (channels,), jnp.float32)
 
         x32 = x.astype(jnp.float32)

@@ -16,13 +16,13 @@ _ROWS = json.loads((Path(__file__).parents[1] / "golden" / "model_counts.json").
 _NAMES = {"wide_r3d50_2": "wide_r3d_50", "wide_r3d101_2": "wide_r3d_101", "hara_wide50_k2": "wide_resnet3d_50_hara"}
 _NAMES |= {f"hara_resnet{depth}": f"resnet3d_{depth}_hara" for depth in (18, 34, 50, 101, 152)}
 _NAMES |= {f"hara_r2p1d{depth}": f"r2plus1d_{depth}_hara" for depth in (18, 34, 50, 101)}
-_NAMES |= {row["tag"]: row["tag"] for row in _ROWS if row["tag"] in models.MODELS}
+_NAMES |= {row["tag"]: row["tag"].lower() for row in _ROWS if row["tag"].lower() in models.MODELS}
 
 
 def _param(row):
     name, size = _NAMES[row["tag"]], row["shape"][-1]
     # Deep networks are traced at one size only, unless slow tests are asked for.
-    deep = ("_101" in name or "_152" in name) and size != 224
+    deep = (("_101" in name or "_152" in name) and size != 224) or name == "x3d_l"
     return pytest.param(name, row, id=f"{name}-{size}", marks=pytest.mark.slow if deep else ())
 
 
@@ -30,8 +30,8 @@ PUBLISHED = [_param(row) for row in _ROWS if row["tag"] in _NAMES]
 
 
 def test_every_name_of_the_scope_has_published_counts():
-    assert len(PUBLISHED) == 47
-    assert len({param.values[0] for param in PUBLISHED}) == 28
+    assert len(PUBLISHED) == 52
+    assert len({param.values[0] for param in PUBLISHED}) == 33
 
 
 @pytest.mark.parametrize(("name", "row"), PUBLISHED)
@@ -41,7 +41,7 @@ def test_published_counts(name, row):
     statistics = jax.tree.leaves(cost.variable_shapes(model)["batch_stats"])
     assert sum(leaf.size for leaf in statistics) + len(statistics) // 2 == row["buffers"]
     assert cost.count_parameters(model) == row["params"]
-    assert cost.count_macs(model, tuple(row["shape"][2:])) / 1e9 == pytest.approx(row["gmacs"], rel=1e-5)
+    assert cost.count_macs(model, tuple(row["shape"][2:])) / 1e9 == pytest.approx(row["gmacs"], rel=1e-5, abs=5e-5)
 
 
 @pytest.mark.parametrize(

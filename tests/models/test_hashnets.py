@@ -17,6 +17,7 @@ NETWORKS = [
     pytest.param("wide_r3d_50", "wide_r3d50_2", marks=pytest.mark.slow),  # 141 million parameters
     ("srtg_r3d_34", "srtg_r3d_34"),
     ("srtg_r2plus1d_50", "srtg_r2plus1d_50"),
+    ("x3d_s", "x3d_s"),
 ]
 
 
@@ -59,7 +60,7 @@ def test_logits_and_stages_equal_the_authors(name, file, golden, fill, hashed_ar
     ("name", "file"),
     [(name, {"wide_r3d_50": "wide_r3d50_2"}.get(name, name)) for name in
      ("r3d_18", "r3d_34", "r3d_50", "r3d_101", "r2plus1d_34", "r2plus1d_50", "wide_r3d_50",
-      "srtg_r3d_34", "srtg_r3d_50", "srtg_r2plus1d_50")],
+      "srtg_r3d_34", "srtg_r3d_50", "srtg_r2plus1d_50", "x3d_s", "x3d_l")],
 )  # fmt: skip
 def test_torch_keys_and_shapes_are_the_authors(name, file, golden, shapes_of):
     expected = {key: tuple(shape) for key, shape in golden("statedict_keys")[file].items()}

@@ -4,8 +4,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxvid import models
 from jaxvid.models import MODELS, build
+from jaxvid.models.options import SRTGOptions
 
 
 def test_names():
@@ -34,7 +34,7 @@ def test_options_reach_the_module():
     assert model.num_classes == 7
     assert {option: getattr(model, option) for option in plain} == plain
     assert model.dtype == jnp.bfloat16
-    assert model.srtg == models.variants.SRTGOptions("gru", 1, "cyclic", "straight_through", "torch", "mid")
+    assert model.srtg == SRTGOptions("gru", 1, "cyclic", "straight_through", "torch", "mid")
     assert build("r3d_18", 7, dtype=jnp.bfloat16).dtype == jnp.bfloat16
     assert build("r3d_18", 7).srtg is None
 

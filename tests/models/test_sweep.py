@@ -30,6 +30,7 @@ SLOW = {
     "r3d_50", "r2plus1d_18", "r2plus1d_50", "wide_r3d_50", "resnet3d_18_hara", "resnet3d_50_hara", "r2plus1d_18_hara",
     "wide_resnet3d_50_hara", "srtg_r3d_18", "srtg_r2plus1d_50", "srtg_wide_r3d_50", "srtg_resnet3d_18_hara",
     "srtg_resnet3d_50_hara", "srtg_r2plus1d_18_hara", "srtg_r2plus1d_50_hara", "srtg_wide_resnet3d_50_hara",
+    "srtg_x3d_xs",
 }  # fmt: skip
 
 
@@ -44,8 +45,11 @@ def test_the_slow_ones_exist():
     assert set(NETWORKS.values()) > SLOW
 
 
+DEEP = ("_101", "_152", "_200", "x3d_l", "x3d_xl")
+
+
 def _unless_deep(name):
-    return pytest.param(name, marks=pytest.mark.slow if any(d in name for d in ("_101", "_152", "_200")) else ())
+    return pytest.param(name, marks=pytest.mark.slow if any(d in name for d in DEEP) else ())
 
 
 @pytest.mark.parametrize("name", [_unless_deep(name) for name in models.MODELS])

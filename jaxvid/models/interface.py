@@ -1,0 +1,56 @@
+"""What every network shares: the check of its input, the names of its outputs, and the SRTG in its blocks."""
+
+from __future__ import annotations
+
+import functools
+import math
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from jaxvid.models.options import SRTGOptions
+from jaxvid.models.residual import MakeModule
+from jaxvid.nn.srtg import SRTG
+
+if TYPE_CHECKING:
+    from jaxtyping import Array
+
+    from jaxvid.types import Size3
+
+
+def named_output(module: nn.Module, x: Array) -> Array:
+    """Makes ``x`` differentiable by the module's name, and leaves no trace in freshly initialised variables."""
+    return x if module.is_initializing() else module.perturb("output", x)
+
+
+def check_video(video: Array, stride: Size3, train: bool) -> None:
+    """Raises ``ValueError`` unless ``video`` is what a network takes.
+
+    Args:
+      video: should be normalised RGB, ``[N T H W 3]``.
+      stride: of the network from the video to its last stage.
+      train: whether BatchNorm will need more than one value per channel there.
+    """
+    if video.ndim != 5 or video.shape[-1] != 3 or min(video.shape) < 1:
+        raise ValueError(f"video must have the axes N T H W 3, each at least 1, received shape {video.shape}.")
+    if not jnp.issubdtype(video.dtype, jnp.floating):
+        raise ValueError(f"video must be normalised floating-point RGB, received dtype {video.dtype}.")
+    clips, *size, _ = video.shape
+    if train and clips * math.prod(-(-length // step) for length, step in zip(size, stride, strict=True)) == 1:
+        raise ValueError(
+            "video must leave more than one value per channel to BatchNorm in training "
+            f"(several clips, or more than {stride[0]} frames or {stride[1]} pixels), received shape {video.shape}."
+        )
+
+
+def make_srtg(srtg: SRTGOptions | None, dtype: jax.typing.DTypeLike) -> tuple[MakeModule | None, str]:
+    """What makes the SRTG of a block, or ``None``, and where in the block it sits."""
+    if srtg is None:
+        return None, "final"
+    fields = asdict(srtg)
+    placement = fields.pop("placement")
+    # Linen modules have a method `init`, so SRTG's field has a longer name.
+    return functools.partial(SRTG, dtype=dtype, initialization=fields.pop("init"), **fields), placement

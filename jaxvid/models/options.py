@@ -1,0 +1,134 @@
+"""Options of the builders: what each may be, and one sentence for one that may not."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import numbers
+import operator
+from collections.abc import Collection, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from jaxvid.models.residual import PLACEMENTS
+
+CONVS = ("auto", "direct", "folded")
+"""Formulations of the 3-D convolution; ``auto`` is the fastest one measured on the backend."""
+
+DTYPES = ("float32", "bfloat16", "float16")
+
+
+@dataclasses.dataclass(frozen=True)
+class SRTGOptions:
+    """What a block's SRTG is (see :class:`jaxvid.nn.srtg.SRTG`) and where it sits."""
+
+    cell: str = "lstm"
+    num_layers: int = 2
+    gate: str = "none"
+    gate_gradient: str = "hard"
+    init: str = "identity"
+    placement: str = "final"
+
+
+SRTG_CHOICES: Mapping[str, tuple[Any, ...]] = MappingProxyType(
+    {
+        "cell": ("lstm", "peephole_lstm", "gru", "rnn"),
+        "num_layers": (1, 2),
+        "gate": ("none", "cyclic"),
+        "gate_gradient": ("hard", "straight_through"),
+        "init": ("identity", "torch"),
+        "placement": PLACEMENTS,
+    }
+)
+"""The values of the options that only ``srtg_`` names take."""
+
+
+def srtg_options(name: str, known: Sequence[str], options: Mapping[str, Any]) -> SRTGOptions | None:
+    """The SRTG of a network: that of ``options`` where its name begins with ``srtg_``, else ``None``.
+
+    Args:
+      name: the network's name.
+      known: the options that its builder takes beside these.
+      options: fields of :class:`SRTGOptions`; whatever the builder did not know ends up here too.
+
+    Raises:
+      ValueError: an option is unknown, does not belong to this name, or has an impossible value.
+    """
+    recurrent = [f.name for f in dataclasses.fields(SRTGOptions)]
+    for option, value in options.items():
+        if option not in recurrent:
+            raise ValueError(
+                f"the options of {name!r} must be among {', '.join([*known, *recurrent])}, received {option!r}"
+                f"{closest(option, [*known, *recurrent])}."
+            )
+        if not name.startswith("srtg_"):
+            raise ValueError(
+                f"{option} may only be set for a model whose name starts with srtg_, received {option}={value!r} "
+                f"for {name!r} (the one with SRTG is 'srtg_{name}')."
+            )
+        require_choice(option, value, SRTG_CHOICES[option])
+    if options.get("gate_gradient", "hard") != "hard" and options.get("gate", "none") != "cyclic":
+        raise ValueError(
+            f"gate_gradient may only be set with gate='cyclic', received gate_gradient={options['gate_gradient']!r} "
+            f"with gate={options.get('gate', 'none')!r}."
+        )
+    return SRTGOptions(**options) if name.startswith("srtg_") else None
+
+
+def closest(word: Any, choices: Collection[Any]) -> str:
+    """The end of an error message that names the nearest valid words, or nothing where none is near.
+
+    >>> closest("r3d18", ["r3d_18", "i3d", "slowfast"])
+    "; did you mean 'r3d_18' or 'i3d'"
+    """
+    near = difflib.get_close_matches(str(word), [str(choice) for choice in choices], n=3, cutoff=0.5)
+    return f"; did you mean {' or '.join(map(repr, near))}" if near else ""
+
+
+def count(option: str, value: Any) -> int:
+    """A whole number of any type, NumPy's too, as Python's own: fields of modules are hashed and compared."""
+    try:
+        number = 0 if isinstance(value, (bool, np.bool_)) else operator.index(value)
+    except TypeError:
+        number = 0
+    if number < 1:
+        raise ValueError(f"{option} must be a whole number >= 1, received {option}={value!r}.")
+    return number
+
+
+def share(option: str, value: Any) -> float:
+    """A number in [0, 1) of any type as Python's own."""
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Real) or not 0 <= float(value) < 1:
+        raise ValueError(f"{option} must be in [0, 1), received {option}={value!r}.")
+    return float(value)
+
+
+def positive(option: str, value: Any) -> float:
+    """A finite number > 0 of any type as Python's own."""
+    real = isinstance(value, numbers.Real) and not isinstance(value, (bool, np.bool_))
+    if not real or not 0 < float(value) < float("inf"):
+        raise ValueError(f"{option} must be a finite number > 0, received {option}={value!r}.")
+    return float(value)
+
+
+def require_choice(option: str, value: Any, choices: tuple[Any, ...]) -> None:
+    """Raises ``ValueError`` with the nearest valid values where ``value`` is none of ``choices``."""
+    # `in` alone would take True for 1.
+    if value not in choices or isinstance(value, bool):
+        raise ValueError(
+            f"{option} must be one of {', '.join(map(str, choices))}, "
+            f"received {option}={value!r}{closest(value, choices)}."
+        )
+
+
+def activation_dtype(dtype: Any) -> np.dtype:
+    """The dtype of the activations, given by its name or as one of NumPy's or jax's types; one of :data:`DTYPES`."""
+    try:
+        name = jnp.dtype(dtype).name
+    except TypeError:
+        name = str(dtype)
+    require_choice("dtype", name, DTYPES)
+    return jnp.dtype(name)
