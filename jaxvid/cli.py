@@ -199,7 +199,12 @@ def _build_parser() -> argparse.ArgumentParser:
     bench.add_argument("--json", action="store_true", help="JSON lines, which is also what comes without it")
     bench.add_argument("--runs", type=int, default=5, metavar="N", help="counted runs (default: %(default)s)")
     bench.add_argument("--model", default="srtg_r3d_18", help="step: the network (default: %(default)s)")
-    bench.add_argument("--width", type=int, default=16, help="step: channels of stage 1 (default: %(default)s)")
+    bench.add_argument(
+        "--width",
+        type=int,
+        default=16,
+        help="step: channels of a ResNet's stage 1; 64 is the paper's size of every network (default: %(default)s)",
+    )
     bench.add_argument("--clip", default="16,64,64", metavar="T,H,W", help="step: the clip (default: %(default)s)")
     bench.add_argument("--batch_size", type=int, default=16, help="step: clips (default: %(default)s)")
 

@@ -39,7 +39,7 @@ def bench_step(
 
     Args:
       model: a name of ``jaxvid.models.MODELS``.
-      width: channels of stage 1.
+      width: channels of a ResNet's stage 1; 64 is the paper's size of every network.
       clip: ``(T, H, W)`` of a clip.
       batch_size: clips over all devices; a multiple of their number.
       num_classes: outputs of the network.

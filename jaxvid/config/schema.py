@@ -30,10 +30,12 @@ class ModelConfig:
     """The network: a name of ``jaxvid.models.MODELS`` and what a user may change of it."""
 
     name: str = "srtg_r3d_18"
-    width: int = 64  # channels of stage 1; the stages have width x 1, 2, 4, 8
+    width: int = 64  # channels of a ResNet's stage 1; 64 is the paper's size of every network
     dropout: float = 0.0  # before the classifier
     dtype: Literal["float32", "bfloat16"] = "float32"  # of the activations; parameters stay float32
-    conv: Literal["auto", "direct", "folded"] = "auto"  # formulation of the 3-D convolution
+    conv: Literal["auto", "direct", "folded", "shifted"] = (
+        "auto"  # formulation of the 3-D convolution | shifted: of an X3D's depthwise ones, the others auto
+    )
     srtg: SRTGConfig = field(default_factory=SRTGConfig)
 
 

@@ -20,16 +20,18 @@ from jaxvid.models.resnet import Stage
 from jaxvid.nn.convolution import Conv3D
 from jaxvid.nn.normalization import BatchNorm
 from jaxvid.nn.squeeze_excitation import SqueezeExcitation
+from jaxvid.ops.convolution import IMPLEMENTATIONS
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Float
 
 SOURCE = "Feichtenhofer 2020, the authors' code"
 
-DEPTHWISE_CONVS = ("shifted",)
+DEPTHWISE_CONVS = tuple(name for name in IMPLEMENTATIONS if name not in options.CONVS)
 """Formulations that only depthwise kernels have: with one of these the dense convolutions are ``auto``."""
 
 _BASE_WIDTH = 12  # channels of the stem at width factor 1; the stages have 1, 2, 4, 8 times as many
+_FULL_WIDTH = 64  # of the option `width`: what the other families' networks have in stage 1
 _BOTTLENECK = 2.25  # inner channels of a block per outer channel
 _SQUEEZE = 1 / 16  # channels of squeeze-and-excitation per inner channel
 _HEAD_FEATURES = 2048
@@ -282,13 +284,13 @@ def build_x3d(
       name: its registered name; one that begins with ``srtg_`` has SRTG in every block.
       variant: its row.
       num_classes: outputs, at least 1.
-      width: channels of the stem and of stage 1, a short form of ``width_factor=width / 12``; 24 is the width of all
-        but ``x3d_xl``. Numbers of channels are rounded to multiples of 8, see :func:`round_width`.
-      width_factor: as in the paper; ``None`` is the network's own.
+      width: scales the network as it scales a ResNet: 64 is the paper's, 32 has half its ``width_factor``. Numbers of
+        channels are rounded to multiples of 8, see :func:`round_width`.
+      width_factor: as in the paper; ``None`` is the network's own, 2 or 2.9.
       dropout: share of the features dropped before the classifier, in [0, 1); the paper trains with 0.5.
       dtype: of the activations: float32, bfloat16 or float16.
-      conv: ``"auto"``, ``"direct"`` or ``"folded"`` for all convolutions, or ``"shifted"`` for the depthwise ones, with
-        ``"auto"`` for the others.
+      conv: ``"auto"``, ``"direct"`` or ``"folded"`` for all convolutions, or one of :data:`DEPTHWISE_CONVS` for the
+        depthwise ones, with ``"auto"`` for the others.
       zero_init: whether the last BN of every block starts at scale 0, so that the block starts as its shortcut.
       **srtg: fields of :class:`jaxvid.models.options.SRTGOptions`, for ``srtg_`` names only.
 
@@ -305,7 +307,7 @@ def build_x3d(
             f"width and width_factor may not both be set, received width={width!r} and width_factor={width_factor!r}."
         )
     if width is not None:
-        width_factor = options.count("width", width) / _BASE_WIDTH
+        width_factor = variant.width_factor * options.count("width", width) / _FULL_WIDTH
     elif width_factor is None:
         width_factor = variant.width_factor
     options.require_choice("conv", conv, (*options.CONVS, *DEPTHWISE_CONVS))

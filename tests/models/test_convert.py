@@ -1,5 +1,6 @@
 """Torch state dicts: every array exactly once, or one sentence that says what is wrong."""
 
+import flax.linen
 import flax.traverse_util
 import jax
 import numpy as np
@@ -11,6 +12,7 @@ from jaxvid.models.convert import convert_state_dict, torch_key
 
 CASES = ["r3d_18", "r2plus1d_18", "wide_r3d_50", "srtg_r3d_18", "r2plus1d_50", "resnet3d_18_hara",
          "resnet3d_50_hara", "r2plus1d_18_hara", "r2plus1d_50_hara", "srtg_resnet3d_18_hara"]  # fmt: skip
+X3DS = ["x3d_s", "srtg_x3d_s"]  # their width cannot be read from the arrays
 
 
 @pytest.fixture
@@ -25,7 +27,7 @@ def arrays(shapes_of):
     return make
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", CASES + X3DS)
 def test_every_array_arrives_once(name, arrays):
     given = arrays(name)
     model = models.build(name, 3, width=4)
@@ -51,6 +53,9 @@ def test_every_array_arrives_once(name, arrays):
         ("resnet3d_50_hara", ["conv1.weight", "bn1.weight", "layer1.0.conv3.weight", "layer1.0.bn3.running_mean"]),
         ("r2plus1d_50_hara", ["conv1_s.weight", "bn1_t.bias", "layer1.0.conv1.weight", "layer1.0.bn1.bias",
                               "layer1.0.conv2_t.weight", "layer1.0.bn2_s.bias", "layer1.0.bn2_t.bias"]),
+        ("x3d_s", ["blocks.0.conv.conv_t.weight", "blocks.1.res_blocks.0.branch2.norm_b.1.block.0.bias",
+                   "blocks.1.res_blocks.0.branch1_conv.weight", "blocks.4.res_blocks.0.branch1_norm.running_var",
+                   "blocks.5.pool.post_conv.weight", "blocks.5.proj.bias"]),
         ("r2plus1d_18_hara", ["layer1.0.conv1_s.weight", "layer1.0.bn1_s.bias", "layer1.0.conv2_t.weight"]),
     ],
 )  # fmt: skip
@@ -113,6 +118,22 @@ def test_arrays_that_fit_no_width_name_both_shapes(arrays):
     three |= {key.replace("_l1", "_l2"): value for key, value in three.items() if key.endswith("_l1")}
     with pytest.raises(ValueError, match=r"num_layers must be one of 1, 2, received num_layers=3\."):
         convert_state_dict("srtg_r3d_18", three)
+
+
+def test_only_networks_with_published_names_have_torch_names():
+    with pytest.raises(TypeError, match="model must be a ResNet3D or an X3D, received Dense"):
+        torch_key("r3d_18", flax.linen.Dense(3), ("params", "kernel"))
+
+
+def test_the_stems_of_x3d_are_not_mixed_up(arrays):
+    """`conv_t` is the spatial kernel and `conv_xy` the temporal one; exchanged, their shapes do not fit."""
+    given = arrays("x3d_s")
+    stem = convert_state_dict("x3d_s", given, width=4)["params"]["stem"]
+    assert (stem["spatial"]["kernel"].shape, stem["temporal"]["kernel"].shape) == ((1, 3, 3, 3, 8), (5, 1, 1, 1, 8))
+    one, other = "blocks.0.conv.conv_t.weight", "blocks.0.conv.conv_xy.weight"
+    given[one], given[other] = given[other], given[one]
+    with pytest.raises(ValueError, match=r"conv_xy\.weight \(8, 1, 5, 1, 1\) .*, received \(8, 3, 1, 3, 3\)"):
+        convert_state_dict("x3d_s", given, width=4)
 
 
 def test_peepholes_have_no_torch_layout(arrays):

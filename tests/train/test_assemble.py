@@ -2,6 +2,8 @@
 
 import pytest
 
+from jaxvid import models
+from jaxvid.config import Config, ModelConfig
 from jaxvid.data.pipeline import EvalClips, TrainClips
 from jaxvid.train import assemble, train
 
@@ -31,6 +33,17 @@ def test_srtg_options_reach_the_model(tiny):
     model = assemble.build_model(config, 3)
     assert model.srtg.cell == "gru"
     assert model.num_classes == 3
+
+
+def test_width_64_is_the_paper_s_network_in_every_family():
+    def build(**model):
+        return assemble.build_model(Config(model=ModelConfig(**model)), 3)
+
+    for name in ("r3d_18", "x3d_s", "x3d_xl"):
+        assert build(name=name) == models.build(name, 3)
+    assert build(name="x3d_xl", width=32, conv="shifted") == models.build(
+        "x3d_xl", 3, width_factor=1.45, conv="shifted"
+    )
 
 
 def test_an_unknown_data_set_is_named(tiny):
