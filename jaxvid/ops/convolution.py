@@ -17,8 +17,10 @@ layer                          direct         folded
 3x1x1, 32 -> 16, 8x16x16       11 / 29         2.2 / 13
 =============================  =============  =============
 
-Depthwise, batch 2, ``folded`` and ``shifted``: 3x3x3, 108 channels, 16x28x28: 209 / 855 and 7.6 / 92; 5x1x1, 24
-channels, 16x56x56: 368 / 772 and 2.3 / 44.
+Depthwise, batch 2, ``folded`` and ``shifted``: 3x3x3, 108 channels, 16x28x28: 79 / 235 and 7.6 / 92; 5x1x1, 24
+channels, 16x56x56: 39 / 121 and 2.3 / 44. Grouped 3x3x3, batch 2, ``direct`` and ``folded``: 32 groups of 4 channels,
+8x28x28: 516 / 1647 and 39 / 140; 32 groups of 16, 8x14x14: 249 / 3952 and 83 / 238. (Folded, but with XLA's own groups:
+179 / 21716 and 146 / 21865.)
 
 Least of 7 calls after a warm-up (5 for the stem's direct form) under ``jit``: ``time.process_time`` around
 ``conv3d(x, kernel, strides, padding, implementation=...)`` and its ``vjp``; jax 0.10.2, two shared cores of an AMD EPYC
@@ -29,6 +31,7 @@ or TPU was measured: there ``direct`` is the form that their libraries are writt
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -38,6 +41,7 @@ from jax import lax
 
 from jaxvid.ops.choices import require_choice
 from jaxvid.ops.depthwise import depthwise_shift_and_add
+from jaxvid.ops.grouped import convolve_in_place
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Float
@@ -48,6 +52,10 @@ IMPLEMENTATIONS = ("direct", "folded", "shifted")
 
 CONCAT_CHANNELS = 4
 """Up to this many input channels (RGB, in a stem) ``folded`` is one 2-D convolution of concatenated frames."""
+
+GROUPED_CHANNELS = 32
+GROUPED_PARTS = 8
+"""``folded`` takes groups together up to so many channels, or more where that would be more parts than these."""
 
 
 def conv3d(
@@ -70,12 +78,13 @@ def conv3d(
         dilation: Distance of the kernel's taps.
         groups: Number of channel groups that do not see each other.
         implementation: ``direct`` is XLA's 3-D convolution; ``folded`` is a sum over the kernel's frames of 2-D
-            convolutions with time folded into the batch; ``shifted`` is a sum of the shifted input times each tap, for
-            depthwise kernels only (``groups`` equal to ``I`` and ``O``; no forward-mode derivatives); ``None`` takes
-            the fastest one for this backend and shape.
+            convolutions with time folded into the batch, of several groups at a time; ``shifted`` is a sum of the
+            shifted input times each tap, for depthwise kernels only (``groups`` equal to ``I`` and ``O``; no
+            forward-mode derivatives); ``None`` takes the fastest one for this backend and shape.
 
     Returns:
-        The result in the dtype of ``x``.
+        The result in the dtype of ``x``. Under data sharding every sample stays on its device, in the gradients too.
+        ``direct`` with groups has derivatives in reverse mode only.
 
     Raises:
         ValueError: Unknown implementation, wrong ranks, or channels that do not fit.
@@ -102,24 +111,42 @@ def _choose(depthwise: bool) -> str:
 
 
 def _conv3d_direct(x: Array, kernel: Array, strides: tuple, pads: tuple, dilation: tuple, groups: int) -> Array:
-    return lax.conv_general_dilated(
-        x,
-        kernel,
-        strides,
-        pads,
+    convolve = functools.partial(
+        lax.conv_general_dilated,
+        window_strides=strides,
+        padding=pads,
         rhs_dilation=dilation,
         dimension_numbers=("NDHWC", "DHWIO", "NDHWC"),
         feature_group_count=groups,
     )
+    return convolve(x, kernel) if groups == 1 else convolve_in_place(convolve, x, kernel)
 
 
 def _conv3d_folded(x: Array, kernel: Array, strides: tuple, pads: tuple, dilation: tuple, groups: int) -> Array:
-    if groups == 1 and x.shape[-1] <= CONCAT_CHANNELS:
-        return _fold_concatenated(x, kernel, strides, pads, dilation)
-    return _fold_sum(x, kernel, strides, pads, dilation, groups)
+    if groups > 1:
+        return _fold_groups(x, kernel, strides, pads, dilation, groups)
+    fold = _fold_concatenated if x.shape[-1] <= CONCAT_CHANNELS else _fold_sum
+    return fold(x, kernel, strides, pads, dilation)
 
 
-def _fold_sum(x: Array, kernel: Array, strides: tuple, pads: tuple, dilation: tuple, groups: int) -> Array:
+def _fold_groups(x: Array, kernel: Array, strides: tuple, pads: tuple, dilation: tuple, groups: int) -> Array:
+    """Dense convolutions of several groups at a time, with zeros in the kernel where a group would see another one."""
+    inputs, outputs = kernel.shape[3], kernel.shape[4] // groups
+    wide = max(GROUPED_CHANNELS, x.shape[-1] // GROUPED_PARTS)
+    count = max(n for n in range(1, groups + 1) if groups % n == 0 and (n == 1 or n * max(inputs, outputs) <= wide))
+    own = jnp.eye(count, dtype=bool)[:, None, :, None]
+    parts = []
+    for first in range(0, groups, count):
+        taps = kernel[..., first * outputs : (first + count) * outputs].reshape(
+            *kernel.shape[:3], 1, inputs, count, outputs
+        )
+        taps = jnp.where(own, taps, 0).reshape(*kernel.shape[:3], count * inputs, count * outputs)
+        seen = x[..., first * inputs : (first + count) * inputs]
+        parts.append(_conv3d_folded(seen, taps, strides, pads, dilation, 1))
+    return jnp.concatenate(parts, axis=-1)
+
+
+def _fold_sum(x: Array, kernel: Array, strides: tuple, pads: tuple, dilation: tuple) -> Array:
     """One 2-D convolution per tap in time, of the frames that the tap really sees; the results are added."""
     frames = x.shape[1]
     out_sizes = tuple(map(_out_size, x.shape[1:4], kernel.shape[:3], strides, pads, dilation))
@@ -134,7 +161,7 @@ def _fold_sum(x: Array, kernel: Array, strides: tuple, pads: tuple, dilation: tu
             continue
         start = first * strides[0] + offset
         seen = lax.slice_in_dim(x, start, start + (last - first) * strides[0] + 1, strides[0], axis=1)
-        part = _conv2d(seen, kernel[k], strides[1:], pads[1:], dilation[1:], groups)
+        part = _conv2d(seen, kernel[k], strides[1:], pads[1:], dilation[1:])
         total += jnp.pad(part, ((0, 0), (first, out_frames - 1 - last), (0, 0), (0, 0), (0, 0)))
     return total
 
@@ -148,16 +175,16 @@ def _fold_concatenated(x: Array, kernel: Array, strides: tuple, pads: tuple, dil
     starts = [k * dilation[0] for k in range(taps)]
     seen = jnp.concatenate([lax.slice_in_dim(x, k, k + span, strides[0], axis=1) for k in starts], axis=-1)
     kernel = jnp.moveaxis(kernel, 0, 2).reshape(height, width, taps * channels, features)
-    return _conv2d(seen, kernel, strides[1:], pads[1:], dilation[1:], 1)
+    return _conv2d(seen, kernel, strides[1:], pads[1:], dilation[1:])
 
 
 def _out_size(size: int, taps: int, stride: int, pads: tuple[int, int], dilation: int) -> int:
     return (size + sum(pads) - dilation * (taps - 1) - 1) // stride + 1
 
 
-def _conv2d(x: Array, kernel: Array, strides: tuple, pads: tuple, dilation: tuple, groups: int) -> Array:
+def _conv2d(x: Array, kernel: Array, strides: tuple, pads: tuple, dilation: tuple) -> Array:
     """Convolves every frame of ``[N T H W I]`` with ``[kH kW J O]``; a 1x1 kernel is a matrix product."""
-    if kernel.shape[:2] == (1, 1) and groups == 1 and not any(map(sum, pads)):
+    if kernel.shape[:2] == (1, 1) and not any(map(sum, pads)):
         return x[:, :, :: strides[0], :: strides[1]] @ kernel[0, 0]
     width = x.shape[3]
     unpadded = not any(map(sum, pads))
@@ -170,7 +197,6 @@ def _conv2d(x: Array, kernel: Array, strides: tuple, pads: tuple, dilation: tupl
         pads,
         rhs_dilation=dilation,
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        feature_group_count=groups,
     )
     if unpadded:
         y = y[:, :, : _out_size(width, kernel.shape[1], strides[1], (0, 0), dilation[1])]

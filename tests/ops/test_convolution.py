@@ -1,11 +1,13 @@
 """conv3d: literals, the equality of its formulations in value and gradient, dtypes and errors."""
 
 import functools
+import re
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from jaxvid.ops import conv3d
 from jaxvid.ops import convolution as module
@@ -130,6 +132,33 @@ def test_bfloat16_in_bfloat16_out(case, implementation):
     assert y.dtype == jnp.bfloat16
     np.testing.assert_allclose(y.astype(jnp.float32), exact, atol=0.05)
     assert [g.dtype for g in grads] == [jnp.bfloat16, jnp.float32]
+
+
+@pytest.mark.parametrize(
+    ("case", "implementation"),
+    [(case, form) for case in ("dense", "grouped", "depthwise") for form in ("direct", "folded")]
+    + [("depthwise", "shifted")],
+)
+@pytest.mark.parametrize("axes", [{"data": 8}, {"data": 4, "model": 2}], ids=["data", "data and model"])
+def test_data_sharding_moves_no_sample(case, implementation, axes):
+    """The compiled text gathers nothing; the kernel's gradient is summed over the devices, and by the right ones."""
+    x, kernel, conv = _inputs(case)
+    x = jax.random.normal(jax.random.key(2), (8, *x.shape[1:]))
+    mesh = jax.make_mesh(tuple(axes.values()), tuple(axes), axis_types=(AxisType.Auto,) * len(axes))
+    by_sample, everywhere = (NamedSharding(mesh, PartitionSpec(*axis)) for axis in (("data",), ()))
+
+    def both(x, kernel):
+        y, pull = jax.vjp(lambda x, kernel: conv(x, kernel, implementation=implementation), x, kernel)
+        return y, *pull(jnp.sin(y))
+
+    alone = jax.jit(both)(x, kernel)
+    shardings = {"in_shardings": (by_sample, everywhere), "out_shardings": (by_sample, by_sample, everywhere)}
+    compiled = jax.jit(both, **shardings).lower(x, kernel).compile()
+    moves = re.findall(r" (all-[a-z]+|collective-[a-z]+|reduce-scatter)(?:-start)?\(", compiled.as_text())
+    assert set(moves) == {"all-reduce"}
+    apart = compiled(*jax.device_put((x, kernel), shardings["in_shardings"]))
+    for received, expected in zip(apart, alone, strict=True):
+        np.testing.assert_allclose(received, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_shifted_can_be_differentiated_twice():
