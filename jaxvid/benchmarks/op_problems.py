@@ -48,7 +48,7 @@ def _conv3d(case: OpCase) -> Problem:
     names = {
         name: partial(ops.conv3d, **options, implementation=name)
         for name in convolution.IMPLEMENTATIONS
-        if name != "shifted" or depthwise
+        if depthwise or name not in ("shifted", "pallas")
     }
     default = partial(ops.conv3d, **options)
     shapes = (case.shape, kernel)

@@ -33,6 +33,10 @@ def _conv(shape: tuple, kernel: tuple, strides: Any = (1, 1, 1), groups: int = 1
     return OpCase("conv3d", shape, {"kernel": kernel, "strides": strides, "padding": padding, "groups": groups}, quick)
 
 
+def _depthwise(shape: tuple, taps: tuple, strides: tuple = (1, 1, 1), *, quick: bool = False) -> OpCase:
+    return _conv(shape, (*taps, 1, shape[-1]), strides, groups=shape[-1], quick=quick)
+
+
 def _pool(op: str, shape: tuple, window: tuple, strides: tuple, padding: Any, quick: bool = False) -> OpCase:
     return OpCase(op, shape, {"window": window, "strides": strides, "padding": padding}, quick)
 
@@ -40,6 +44,28 @@ def _pool(op: str, shape: tuple, window: tuple, strides: tuple, padding: Any, qu
 def _recur(shape: tuple, cell: str, num_layers: int = 2, quick: bool = False) -> OpCase:
     return OpCase("recur", shape, {"cell": cell, "num_layers": num_layers}, quick)
 
+
+DEPTHWISE_NETWORK: tuple[tuple[tuple[int, ...], ...], ...] = (
+    ((2, 16, 28, 28, 108), (3, 3, 3)),
+    ((2, 16, 56, 56, 54), (3, 3, 3), (1, 2, 2)),
+    ((2, 16, 112, 112, 24), (5, 1, 1)),
+    ((2, 16, 7, 7, 432), (3, 3, 3)),
+    ((2, 8, 28, 28, 256), (3, 3, 3), (2, 2, 2)),
+)
+"""Shape of the input, taps and strides of depthwise layers: X3D's, and the strided one of a CSN."""
+
+DEPTHWISE_SMALL: Mapping[str, tuple[tuple[int, ...], ...]] = MappingProxyType(
+    {
+        "3x3x3": ((1, 4, 6, 5, 12), (3, 3, 3)),
+        "strided, odd": ((1, 5, 7, 6, 5), (3, 3, 3), (2, 2, 2)),
+        "space only": ((1, 2, 7, 7, 16), (1, 3, 3), (1, 2, 2)),
+        "time only": ((2, 7, 3, 2, 4), (5, 1, 1)),
+        "more than 128 channels": ((1, 2, 3, 3, 200), (1, 2, 2), (1, 1, 2)),
+        "gaps": ((1, 9, 4, 7, 3), (2, 1, 1), (3, 2, 4)),
+        "even": ((2, 3, 4, 5, 6), (2, 4, 2), (1, 1, 2)),
+    }
+)
+"""Small ones, each with a reason."""
 
 _CONVOLUTIONS = (
     # An r3d_18 of width 16 at 16x64x64, batch 16.
@@ -51,16 +77,16 @@ _CONVOLUTIONS = (
     _conv((16, 1, 2, 2, 128), (3, 3, 3, 128, 128)),
     _conv((16, 8, 16, 16, 16), (1, 1, 1, 16, 32), (2, 2, 2)),
     _conv((16, 8, 16, 16, 32), (3, 1, 1, 32, 16)),
-    # Full width, batch 2: dense, (2+1)-D, and the depthwise layer of an X3D.
+    # Full width, batch 2: dense, (2+1)-D, and the depthwise layers of an X3D.
     _conv((2, 8, 56, 56, 64), (3, 3, 3, 64, 64)),
     _conv((2, 8, 56, 56, 64), (1, 3, 3, 64, 64)),
     _conv((2, 8, 56, 56, 64), (3, 1, 1, 64, 64)),
-    _conv((2, 16, 28, 28, 108), (3, 3, 3, 1, 108), groups=108),
+    *(_depthwise(*layer) for layer in DEPTHWISE_NETWORK),
     # Small ones: every formulation, odd sizes, strides, groups.
     _conv((2, 4, 9, 8, 3), (3, 7, 7, 3, 4), (1, 2, 2), quick=True),
     _conv((2, 5, 6, 7, 8), (3, 3, 3, 8, 8), quick=True),
     _conv((2, 4, 6, 6, 8), (3, 1, 1, 8, 4), (2, 1, 1), quick=True),
-    _conv((1, 4, 6, 5, 12), (3, 3, 3, 1, 12), groups=12, quick=True),
+    *(_depthwise(*layer, quick=True) for layer in DEPTHWISE_SMALL.values()),
 )
 
 _POOLINGS = tuple(

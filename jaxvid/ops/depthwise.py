@@ -1,122 +1,190 @@
-"""Depthwise 3-D convolution as shifts and sums: what a CPU can do well where its libraries cannot."""
+"""Depthwise 3-D convolution: the rule for its derivatives, and shifts and sums in plain XLA.
+
+The shifts are what a CPU can do well where its libraries cannot; kernels for TPU and GPU are in files of their own.
+"""
 
 from __future__ import annotations
 
 import functools
 import itertools
-from typing import TYPE_CHECKING, Any
+import math
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import lax
+from jax import Array, lax
+
+from jaxvid.ops.depthwise_form import Form, Geometry
 
 if TYPE_CHECKING:
-    from jaxtyping import Array, Float
+    from jaxtyping import Float
 
-    from jaxvid.types import Size3
+MAX_TAPS = 64
+"""The kernels for TPU and GPU unroll no more taps than this."""
 
-Pads = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
 
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
-def depthwise_shift_and_add(
-    x: Float[Array, "N T H W C"],
-    kernel: Float[Array, "kT kH kW 1 C"],
-    strides: Size3,
-    pads: Pads,
-    dilation: Size3,
+def depthwise_conv3d(
+    x: Float[Array, "N T H W C"], kernel: Float[Array, "kT kH kW 1 C"], geometry: Geometry, implementation: str
 ) -> Float[Array, "N To Ho Wo C"]:
     """Adds up, over the taps of the kernel, the shifted input times that tap; float32 inside.
 
-    The gradient of the input is the same with the kernel reversed. The gradient of the kernel is summed frame by frame:
-    one sum over all frames would read the input from memory once for each tap. Derivatives of any order in reverse
-    mode; forward mode needs another formulation.
+    Derivatives of any order in reverse mode; forward mode needs another formulation.
 
     Args:
         x: Activations.
-        kernel: One channel in, one channel out, for each of the ``C`` groups.
-        strides: Steps in frames, rows, columns.
-        pads: Zeros before and after along T, H, W.
-        dilation: Distance of the kernel's taps.
+        kernel: One channel in, one channel out, for each of the ``C`` groups; of the dtype of ``x``.
+        geometry: Sizes, taps, strides, padding and dilation along T, H, W.
+        implementation: ``shifted`` or ``pallas``.
 
     Returns:
         The result in the dtype of ``x``.
+
+    Raises:
+        ValueError: ``pallas`` where it has no kernel.
     """
-    padded = _pad(x, [(low, high, 0) for low, high in pads])
-    out = tuple(
-        (size - step * (width - 1) - 1) // stride + 1
-        for size, width, stride, step in zip(padded.shape[1:4], kernel.shape, strides, dilation, strict=False)
-    )
-    return _sum_of_taps(padded, kernel, [range(width) for width in kernel.shape[:3]], out, strides, dilation)
+    return _convolve(x, kernel, geometry, FORM if implementation == "shifted" else _pallas(geometry))
 
 
-def _forward(x: Array, kernel: Array, *geometry: Any) -> tuple[Array, tuple[Array, Array]]:
-    return depthwise_shift_and_add(x, kernel, *geometry), (x, kernel)
+def _pallas(geometry: Geometry) -> Form:
+    if math.prod(geometry.window) > MAX_TAPS or max(geometry.dilation) > 1:
+        raise ValueError(
+            f"implementation='pallas' takes kernels of at most {MAX_TAPS} taps and dilation 1, received "
+            f"kernel size {geometry.window}, dilation={geometry.dilation}."
+        )
+    backend = jax.default_backend()
+    if backend == "tpu":  # Pallas is imported by those who use it: it doubles the time that jaxvid.ops takes
+        from jaxvid.ops.depthwise_tpu import FORM
+    elif backend == "gpu":
+        from jaxvid.ops.depthwise_gpu import FORM
+    else:
+        raise ValueError(f"implementation='pallas' needs a TPU or GPU as the default backend, received {backend!r}.")
+    return FORM
 
 
-def _backward(
-    strides: Size3, pads: Pads, dilation: Size3, residuals: tuple[Array, Array], g: Array
-) -> tuple[Array, Array]:
-    x, kernel = residuals
-    return _of_input(x, kernel, strides, pads, dilation, g), _of_kernel(x, kernel, strides, pads, dilation, g)
+# The sum over all places and taps of x times kernel times g is linear in each of the three, and the derivative by one
+# is a function of the other two. So three functions are each other's derivatives, to any order.
 
 
-depthwise_shift_and_add.defvjp(_forward, _backward)
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _convolve(x: Array, kernel: Array, geometry: Geometry, form: Form) -> Array:
+    return form.convolve(x, kernel, geometry)
 
 
-def _of_input(x: Array, kernel: Array, strides: Size3, pads: Pads, dilation: Size3, g: Array) -> Array:
-    sides = []
-    for size, width, stride, (low, _), step, out in zip(
-        x.shape[1:4], kernel.shape, strides, pads, dilation, g.shape[1:4], strict=False
-    ):
-        reach = step * (width - 1)
-        sides.append((reach - low, size + low - _span(out, stride), stride - 1))
-    spread = _pad(g, sides)
-    backwards = [range(width - 1, -1, -1) for width in kernel.shape[:3]]
-    return _sum_of_taps(spread, kernel, backwards, x.shape[1:4], (1, 1, 1), dilation)
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _of_kernel(x: Array, g: Array, geometry: Geometry, form: Form) -> Array:
+    return form.of_kernel(x, g, geometry).astype(x.dtype)
 
 
-def _of_kernel(x: Array, kernel: Array, strides: Size3, pads: Pads, dilation: Size3, g: Array) -> Array:
-    padded = _pad(x, [(low, high, 0) for low, high in pads])
-    out = g.shape[1:4]
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _of_input(kernel: Array, g: Array, geometry: Geometry, form: Form) -> Array:
+    """For every phase of the strides, a convolution of ``g`` with the taps that fall on it, in reverse."""
+    sizes, strides = geometry.sizes, geometry.strides
+    axes = zip(sizes, geometry.window, strides, geometry.pads, geometry.dilation, geometry.outs, strict=True)
+    phases = list(itertools.product(*(_phases(*axis) for axis in axes)))
+    groups = [math.ceil(size / stride) for size, stride in zip(sizes, strides, strict=True)]
 
-    def add_frame(total: Array, frame: tuple[Array, Array]) -> tuple[Array, None]:
-        t, of_frame = frame[0], frame[1][:, None].astype(jnp.float32)
-        sums = []
-        for i in range(kernel.shape[0]):
-            plane = lax.dynamic_slice_in_dim(padded, t * strides[0] + i * dilation[0], 1, axis=1)
-            for j, k in itertools.product(range(kernel.shape[1]), range(kernel.shape[2])):
-                seen = _tap(plane, (0, j, k), (1, *out[1:]), strides, dilation)
-                sums.append(jnp.sum(seen.astype(jnp.float32) * of_frame, axis=(0, 1, 2, 3)))
-        return total + jnp.stack(sums).reshape(kernel.shape), None
+    def of_phase(phase: tuple[_Phase, ...]) -> Array:
+        part = kernel[tuple(axis.taps for axis in phase)][::-1, ::-1, ::-1]
+        pads, dilation = tuple(axis.pads for axis in phase), tuple(axis.dilation for axis in phase)
+        return form.convolve(g, part, Geometry(geometry.outs, part.shape[:3], (1, 1, 1), pads, dilation))
 
-    start = jnp.zeros(kernel.shape, jnp.float32)
-    total, _ = lax.scan(add_frame, start, (jnp.arange(out[0]), jnp.moveaxis(g, 1, 0)))
-    return total.astype(kernel.dtype)
+    if strides == (1, 1, 1):
+        return of_phase(phases[0])
+    batch, channels = g.shape[0], g.shape[-1]
+    split = [size for pair in zip(groups, strides, strict=True) for size in pair]
+    total = jnp.zeros((batch, *split, channels), g.dtype)
+    for phase in phases:
+        # Written in place, one phase after the other: on CPU this is much faster than interleaving a stack.
+        start = [index for axis in phase for index in (0, axis.offset)]
+        shape = [size for group in groups for size in (group, 1)]
+        total = lax.dynamic_update_slice(total, of_phase(phase).reshape(batch, *shape, channels), (0, *start, 0))
+    extents = [group * stride for group, stride in zip(groups, strides, strict=True)]
+    total = total.reshape(batch, *extents, channels)
+    return total[:, : sizes[0], : sizes[1], : sizes[2]]
 
 
-def _sum_of_taps(
-    x: Array, kernel: Array, order: list[range], out: tuple[int, ...], strides: Size3, dilation: Size3
-) -> Array:
-    """Place ``i`` along an axis of the padded ``x`` meets entry ``order[axis][i]`` of the kernel."""
-    weights = kernel[..., 0, :].astype(jnp.float32)
-    total = jnp.zeros((), jnp.float32)
-    for place, entry in zip(itertools.product(*map(range, kernel.shape[:3])), itertools.product(*order), strict=True):
-        total = total + _tap(x, place, out, strides, dilation).astype(jnp.float32) * weights[entry]
+def _bind(function: Callable, by_first: Callable, by_second: Callable) -> None:
+    """Defines the derivatives of ``function(a, b, geometry, form)``, given as functions of ``a, b`` and a cotangent."""
+
+    def forward(a: Array, b: Array, geometry: Geometry, form: Form) -> tuple[Array, tuple[Array, Array]]:
+        return function(a, b, geometry, form), (a, b)
+
+    def backward(geometry: Geometry, form: Form, residuals: tuple[Array, Array], v: Array) -> tuple[Array, Array]:
+        return by_first(*residuals, v, geometry, form), by_second(*residuals, v, geometry, form)
+
+    function.defvjp(forward, backward)  # type: ignore[attr-defined]
+
+
+_bind(_convolve, lambda x, k, v, *more: _of_input(k, v, *more), lambda x, k, v, *more: _of_kernel(x, v, *more))
+_bind(_of_kernel, lambda x, g, v, *more: _of_input(v, g, *more), lambda x, g, v, *more: _convolve(x, v, *more))
+_bind(_of_input, lambda k, g, v, *more: _of_kernel(v, g, *more), lambda k, g, v, *more: _convolve(v, k, *more))
+
+
+class _Phase(NamedTuple):
+    """Along one axis, the inputs ``offset + i * stride``, and the convolution of ``g`` that is their gradient."""
+
+    offset: int
+    taps: slice
+    pads: tuple[int, int]
+    dilation: int
+
+
+def _phases(size: int, taps: int, stride: int, pads: tuple[int, int], dilation: int, out: int) -> Iterator[_Phase]:
+    """The phases of an axis that some tap falls on."""
+    common = math.gcd(stride, dilation)
+    every, apart = stride // common, dilation // common
+    for offset in range(min(stride, size)):
+        for first in range(min(every, taps)):
+            window, rest = divmod(offset + pads[0] - first * dilation, stride)
+            if rest == 0:  # the input at this offset is tap `first` of this window, and later taps of earlier ones
+                reach = apart * (len(range(first, taps, every)) - 1)
+                after = math.ceil(size / stride) - out + window
+                yield _Phase(offset, slice(first, None, every), (reach - window, after), apart)
+
+
+def _shift_and_add(x: Array, kernel: Array, geometry: Geometry) -> Array:
+    padded = _pad(x, geometry)
+    weights = kernel[..., 0, :].astype(jnp.promote_types(x.dtype, jnp.float32))
+    total = jnp.zeros((), weights.dtype)
+    for tap in geometry.taps:
+        total = total + _tap(padded, tap, geometry.outs, geometry).astype(weights.dtype) * weights[tap]
     return total.astype(x.dtype)
 
 
-def _tap(x: Array, place: tuple[int, ...], out: tuple[int, ...], strides: Size3, dilation: Size3) -> Array:
-    """What one tap sees of ``[N T H W C]``."""
-    starts = [tap * step for tap, step in zip(place, dilation, strict=True)]
-    limits = [start + _span(count, stride) for start, count, stride in zip(starts, out, strides, strict=True)]
-    return lax.slice(x, (0, *starts, 0), (x.shape[0], *limits, x.shape[4]), (1, *strides, 1))
+def _sums_over_frames(x: Array, g: Array, geometry: Geometry) -> Array:
+    """Frame by frame: one sum over all frames would read the input from memory once for each tap."""
+    padded = _pad(x, geometry)
+    dtype = jnp.promote_types(x.dtype, jnp.float32)
+    size = (1, *geometry.outs[1:])
+
+    def add_frame(total: Array, frame: tuple[Array, Array]) -> tuple[Array, None]:
+        t, of_frame = frame[0], frame[1][:, None].astype(dtype)
+        sums = []
+        for i in range(geometry.window[0]):
+            start = t * geometry.strides[0] + i * geometry.dilation[0]
+            plane = lax.dynamic_slice_in_dim(padded, start, 1, axis=1)
+            for j, k in itertools.product(*map(range, geometry.window[1:])):
+                seen = _tap(plane, (0, j, k), size, geometry)
+                sums.append(jnp.sum(seen.astype(dtype) * of_frame, axis=(0, 1, 2, 3)))
+        return total + jnp.stack(sums), None
+
+    start = jnp.zeros((geometry.num_taps, x.shape[-1]), dtype)
+    total, _ = lax.scan(add_frame, start, (jnp.arange(geometry.outs[0]), jnp.moveaxis(g, 1, 0)))
+    return total.reshape(*geometry.window, 1, -1)
 
 
-def _span(count: int, stride: int) -> int:
-    return (count - 1) * stride + 1
+FORM = Form(_shift_and_add, _sums_over_frames)
 
 
-def _pad(x: Array, sides: list[tuple[int, int, int]]) -> Array:
-    """Zeros before, after and between the entries of T, H, W; a negative number cuts off."""
+def _tap(x: Array, tap: tuple[int, ...], out: tuple[int, ...], geometry: Geometry) -> Array:
+    """What one tap sees of the padded ``[N T H W C]``."""
+    starts = [entry * step for entry, step in zip(tap, geometry.dilation, strict=True)]
+    axes = zip(starts, out, geometry.strides, strict=True)
+    limits = [start + (count - 1) * stride + 1 for start, count, stride in axes]
+    return lax.slice(x, (0, *starts, 0), (x.shape[0], *limits, x.shape[4]), (1, *geometry.strides, 1))
+
+
+def _pad(x: Array, geometry: Geometry) -> Array:
+    sides = [(low, high, 0) for low, high in geometry.pads]
     return lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *sides, (0, 0, 0)])

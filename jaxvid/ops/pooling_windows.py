@@ -104,11 +104,11 @@ class Windows:
         axes = zip(phase, self.window, self.strides, strict=True)
         return itertools.product(*(range(p, k, s) for p, k, s in axes))
 
-    def pad(self, x: Array) -> Array:
-        """Pads with minus infinity, or crops what no window sees: ``[N, *(groups * strides), C]``."""
+    def pad(self, x: Array, fill: float = -jnp.inf) -> Array:
+        """Pads with ``fill``, or crops what no window sees: ``[N, *(groups * strides), C]``."""
         axes = zip(self.groups, self.strides, self.sizes, self.pads, strict=True)
         config = [(0, 0, 0), *((low, g * s - n - low, 0) for g, s, n, (low, _) in axes), (0, 0, 0)]
-        return lax.pad(x, jnp.array(-jnp.inf, x.dtype), config)
+        return lax.pad(x, jnp.array(fill, x.dtype), config)
 
     def unpad(self, x: Array) -> Array:
         """Undoes :meth:`pad`; what no window saw becomes zero."""

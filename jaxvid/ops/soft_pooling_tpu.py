@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import functools
 import itertools
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -22,12 +21,7 @@ from jax.experimental.pallas import tpu as pltpu
 
 from jaxvid.ops.pooling_windows import Windows
 from jaxvid.ops.soft_pooling_form import FLOOR, Form, Statistics, finite
-
-LANES = 128
-VMEM_BYTES = 60 * 2**20
-"""What the blocks may take: v5p and v7x have 64 MiB, v5e and v6e twice that (a v4 has 16, and its compiler says so)."""
-SPILL_BYTES = 2 * 2**20
-"""What is asked for on top of the blocks, for the compiler's own use."""
+from jaxvid.ops.tpu_memory import LANES, SPILL_BYTES, VMEM_BYTES, vmem_bytes
 
 
 def form(*, channels: int | None = None, interpret: bool = False) -> Form:
@@ -43,15 +37,6 @@ def form(*, channels: int | None = None, interpret: bool = False) -> Form:
         functools.partial(_run_statistics, residuals=True, **options),
         functools.partial(_run_gather, **options),
     )
-
-
-def vmem_bytes(planes: Sequence[tuple[int, ...]]) -> int:
-    """Bytes of VMEM that blocks ``(rows, columns, channels, bytes per number)`` take, tiled and double-buffered."""
-    total = 0
-    for rows, columns, channels, size in planes:
-        sublanes = 32 // size  # 8 for 4 bytes, 16 for 2
-        total += rows * (math.ceil(columns / sublanes) * sublanes) * (math.ceil(channels / LANES) * LANES) * size
-    return 2 * total
 
 
 def _run_statistics(

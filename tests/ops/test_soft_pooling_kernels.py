@@ -8,8 +8,8 @@ import pytest
 from jax import export
 
 from jaxvid.benchmarks.softpool_shapes import NETWORK, SMALL
+from jaxvid.ops import gpu_tiles, soft_pooling_gpu, soft_pooling_tpu, soft_pooling_xla, softpool, tpu_memory
 from jaxvid.ops import soft_pooling as module
-from jaxvid.ops import soft_pooling_gpu, soft_pooling_tpu, soft_pooling_xla, softpool
 from jaxvid.ops.pooling_windows import Windows
 
 SIMULATES_A_GPU = hasattr(plgpu, "InterpretGPUParams")  # jax 0.11; that of 0.10 cannot load into a layout
@@ -132,8 +132,8 @@ def test_a_block_of_channels_that_is_no_tile_is_refused(monkeypatch):
 
 def test_planes_that_do_not_fit_into_vmem_are_refused():
     # 113 rows, 113 columns in tiles of 8, 64 channels in tiles of 128, 4 bytes; two buffers.
-    assert soft_pooling_tpu.vmem_bytes([(113, 113, 64, 4)]) == 2 * 113 * 120 * 128 * 4
-    assert soft_pooling_tpu.vmem_bytes([(2, 17, 200, 2)] * 3) == 3 * 2 * 2 * 32 * 256 * 2
+    assert tpu_memory.vmem_bytes([(113, 113, 64, 4)]) == 2 * 113 * 120 * 128 * 4
+    assert tpu_memory.vmem_bytes([(2, 17, 200, 2)] * 3) == 3 * 2 * 2 * 32 * 256 * 2
     case = SMALL["3-D"]._replace(shape=(1, 4, 224, 224, 64))
     with pytest.raises(ValueError, match=r"whole planes in VMEM: window \(2, 2, 2\) on planes of \(224, 224\)"):
         _lower(soft_pooling_tpu.FORM, case, jnp.float32, "tpu")
@@ -166,7 +166,7 @@ def test_mosaic_gpu_refuses_a_tile_that_is_no_multiple_of_its_threads(monkeypatc
     case = SMALL["3-D"]._replace(shape=(1, 4, 8, 8, 64))
     form = soft_pooling_gpu.form(tile=(1, 32))
     assert CALL["gpu"] in _lower(soft_pooling_gpu.form(tile=(4, 32)), case, jnp.float32, "cuda")
-    monkeypatch.setattr(soft_pooling_gpu, "check_tile", lambda tile, channels: 1)
+    monkeypatch.setattr(gpu_tiles, "check_tile", lambda tile, channels: 1)
     with pytest.raises(ValueError, match="128"):
         _lower(form, case, jnp.float32, "cuda")
 
@@ -174,8 +174,8 @@ def test_mosaic_gpu_refuses_a_tile_that_is_no_multiple_of_its_threads(monkeypatc
 @pytest.mark.parametrize("channels", [8, 24, 64, 96, 128, 384])
 @pytest.mark.parametrize("columns", [1, 7, 14, 28, 56])
 def test_the_tile_that_is_chosen_is_one_that_fits(columns, channels):
-    high, wide = tile = soft_pooling_gpu.choose_tile(columns, channels)
-    assert soft_pooling_gpu.check_tile(tile, channels) in (1, 2, 4)
+    high, wide = tile = gpu_tiles.choose_tile(columns, channels)
+    assert gpu_tiles.check_tile(tile, channels) in (1, 2, 4)
     assert high * wide in (128, 256)
     assert high * wide == 128 or columns % high == 0
 
