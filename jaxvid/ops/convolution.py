@@ -1,4 +1,4 @@
-"""3-D convolution in three formulations that compute the same numbers.
+"""3-D convolution in four formulations that compute the same numbers.
 
 ``implementation=None`` is ``direct`` everywhere but on CPU: there it is ``folded``, or ``shifted`` where the kernel is
 depthwise. Milliseconds of processor time, forward / forward with gradients (of the kernel only, in the stem), float32,
@@ -26,7 +26,8 @@ Least of 7 calls after a warm-up (5 for the stem's direct form) under ``jit``: `
 ``conv3d(x, kernel, strides, padding, implementation=...)`` and its ``vjp``; jax 0.10.2, two shared cores of an AMD EPYC
 with AVX-512. A 2-D convolution without any padding is far slower there than one with some (3x3, 32 -> 32, 16x56x56:
 39 / 91 ms; with a column more, whose output is cut off, 9 / 30), so ``folded`` pads where the caller does not. No GPU
-or TPU was measured: there ``direct`` is the form that their libraries are written for.
+or TPU was measured: there ``direct`` is the form that their libraries are written for, and the depthwise kernels of
+``pallas`` are tested to lower and to be right, but are nobody's default.
 """
 
 from __future__ import annotations
@@ -40,7 +41,8 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxvid.ops.choices import require_choice
-from jaxvid.ops.depthwise import depthwise_shift_and_add
+from jaxvid.ops.depthwise import depthwise_conv3d
+from jaxvid.ops.depthwise_form import Geometry
 from jaxvid.ops.grouped import convolve_in_place
 
 if TYPE_CHECKING:
@@ -48,7 +50,7 @@ if TYPE_CHECKING:
 
     from jaxvid.types import Size3
 
-IMPLEMENTATIONS = ("direct", "folded", "shifted")
+IMPLEMENTATIONS = ("direct", "folded", "shifted", "pallas")
 
 CONCAT_CHANNELS = 4
 """Up to this many input channels (RGB, in a stem) ``folded`` is one 2-D convolution of concatenated frames."""
@@ -80,26 +82,30 @@ def conv3d(
         implementation: ``direct`` is XLA's 3-D convolution; ``folded`` is a sum over the kernel's frames of 2-D
             convolutions with time folded into the batch, of several groups at a time; ``shifted`` is a sum of the
             shifted input times each tap, for depthwise kernels only (``groups`` equal to ``I`` and ``O``; no
-            forward-mode derivatives); ``None`` takes the fastest one for this backend and shape.
+            forward-mode derivatives); ``pallas`` is the same in hand-written kernels for the TPU or GPU that is the
+            default backend (up to 64 taps, dilation 1); ``None`` takes the fastest one for this backend and shape, and
+            never ``pallas``: it was not timed on a device.
 
     Returns:
         The result in the dtype of ``x``. Under data sharding every sample stays on its device, in the gradients too.
         ``direct`` with groups has derivatives in reverse mode only.
 
     Raises:
-        ValueError: Unknown implementation, wrong ranks, or channels that do not fit.
+        ValueError: Unknown implementation, wrong ranks, channels that do not fit, or ``shifted`` or ``pallas`` where
+            it has no kernel.
     """
     pads = _check(x, kernel, strides, padding, dilation, groups, implementation)
     kernel = kernel.astype(x.dtype)
     depthwise = groups == x.shape[-1] == kernel.shape[-1]
     implementation = implementation or _choose(depthwise)
-    if implementation == "shifted":
+    if implementation in ("shifted", "pallas"):
         if not depthwise:
             raise ValueError(
-                f"implementation='shifted' must have a depthwise kernel (groups equal to I and O), received "
+                f"implementation={implementation!r} must have a depthwise kernel (groups equal to I and O), received "
                 f"groups={groups}, I={x.shape[-1]}, O={kernel.shape[-1]}."
             )
-        return depthwise_shift_and_add(x, kernel, tuple(strides), pads, tuple(dilation))
+        geometry = Geometry(x.shape[1:4], kernel.shape[:3], tuple(strides), pads, tuple(dilation))
+        return depthwise_conv3d(x, kernel, geometry, implementation)
     function = _conv3d_direct if implementation == "direct" else _conv3d_folded
     return function(x, kernel, tuple(strides), pads, tuple(dilation), groups)
 

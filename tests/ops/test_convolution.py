@@ -188,7 +188,7 @@ def test_none_takes_the_fastest_on_cpu_and_direct_elsewhere(case, form, monkeypa
     [
         (
             {"implementation": "foldet"},
-            r"implementation must be one of direct, folded, shifted, received .* mean 'folded'\?",
+            r"implementation must be one of direct, folded, shifted, pallas, received .* mean 'folded'\?",
         ),
         ({"strides": (1, 0, 1)}, r"strides must be three numbers >= 1 \(T, H, W\), received strides=\(1, 0, 1\)\."),
         ({"dilation": (1, 1)}, r"dilation must be three numbers >= 1"),
