@@ -33,8 +33,8 @@ class ModelConfig:
     width: int = 64  # channels of a ResNet's stage 1; 64 is the paper's size of every network
     dropout: float = 0.0  # before the classifier
     dtype: Literal["float32", "bfloat16"] = "float32"  # of the activations; parameters stay float32
-    conv: Literal["auto", "direct", "folded", "shifted"] = (
-        "auto"  # formulation of the 3-D convolution | shifted: of an X3D's depthwise ones, the others auto
+    conv: Literal["auto", "direct", "folded", "shifted", "pallas"] = (
+        "auto"  # formulation of the 3-D convolution | shifted, pallas: of an X3D's depthwise ones, the others auto
     )
     srtg: SRTGConfig = field(default_factory=SRTGConfig)
 
