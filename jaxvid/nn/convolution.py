@@ -31,7 +31,7 @@ class Conv3D(nn.Module):
         padding: ``"SAME"``, ``"VALID"``, or per axis a number or a pair.
         use_bias: Whether a bias is added; batch normalisation makes it useless.
         groups: Number of channel groups.
-        implementation: ``direct``, ``folded`` or ``None``, the faster one here.
+        implementation: One of :data:`jaxvid.ops.convolution.IMPLEMENTATIONS`, or ``None``, the fastest one here.
         dtype: Of computation and result; ``None`` keeps the input's.
         kernel_init: Initialiser of the kernel.
     """

@@ -1,14 +1,14 @@
-"""Depthwise 3-D convolution: the rule for its derivatives, and shifts and sums in plain XLA.
+"""Depthwise 3-D convolution: its gradients, which all of its forms share, and shifts and sums in plain XLA.
 
 The shifts are what a CPU can do well where its libraries cannot; kernels for TPU and GPU are in files of their own.
 """
 
 from __future__ import annotations
 
-import functools
+import dataclasses
 import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 import jax
@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from jaxvid.ops.depthwise_form import Form, Geometry
+from jaxvid.ops.grouped import KERNEL, Y, solve
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -29,7 +30,7 @@ def depthwise_conv3d(
 ) -> Float[Array, "N To Ho Wo C"]:
     """Adds up, over the taps of the kernel, the shifted input times that tap; float32 inside.
 
-    Derivatives of any order in reverse mode; forward mode needs another formulation.
+    Derivatives of any order in reverse mode; forward mode needs another formulation. A sharded batch stays where it is.
 
     Args:
         x: Activations.
@@ -43,7 +44,8 @@ def depthwise_conv3d(
     Raises:
         ValueError: ``pallas`` where it has no kernel.
     """
-    return _convolve(x, kernel, geometry, FORM if implementation == "shifted" else _pallas(geometry))
+    form = FORM if implementation == "shifted" else _pallas(geometry)
+    return solve(Depthwise(geometry, form), Y, x, kernel)
 
 
 def _pallas(geometry: Geometry) -> Form:
@@ -62,21 +64,27 @@ def _pallas(geometry: Geometry) -> Form:
     return FORM
 
 
-# The sum over all places and taps of x times kernel times g is linear in each of the three, and the derivative by one
-# is a function of the other two. So three functions are each other's derivatives, to any order.
+@dataclasses.dataclass(frozen=True)
+class Depthwise:
+    """A depthwise convolution in some form, as a :class:`jaxvid.ops.grouped.Trilinear`."""
+
+    geometry: Geometry
+    form: Form
+
+    @property
+    def divisible(self) -> bool:
+        """Of plain XLA."""
+        return self.form.divisible
+
+    def solve(self, wanted: int, first: Array, second: Array) -> Array:
+        """See :class:`jaxvid.ops.grouped.Trilinear`."""
+        if wanted == Y:
+            return self.form.convolve(first, second, self.geometry)
+        if wanted == KERNEL:
+            return self.form.of_kernel(first, second, self.geometry).astype(first.dtype)
+        return _of_input(first, second, self.geometry, self.form)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def _convolve(x: Array, kernel: Array, geometry: Geometry, form: Form) -> Array:
-    return form.convolve(x, kernel, geometry)
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def _of_kernel(x: Array, g: Array, geometry: Geometry, form: Form) -> Array:
-    return form.of_kernel(x, g, geometry).astype(x.dtype)
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def _of_input(kernel: Array, g: Array, geometry: Geometry, form: Form) -> Array:
     """For every phase of the strides, a convolution of ``g`` with the taps that fall on it, in reverse."""
     sizes, strides = geometry.sizes, geometry.strides
@@ -102,23 +110,6 @@ def _of_input(kernel: Array, g: Array, geometry: Geometry, form: Form) -> Array:
     extents = [group * stride for group, stride in zip(groups, strides, strict=True)]
     total = total.reshape(batch, *extents, channels)
     return total[:, : sizes[0], : sizes[1], : sizes[2]]
-
-
-def _bind(function: Callable, by_first: Callable, by_second: Callable) -> None:
-    """Defines the derivatives of ``function(a, b, geometry, form)``, given as functions of ``a, b`` and a cotangent."""
-
-    def forward(a: Array, b: Array, geometry: Geometry, form: Form) -> tuple[Array, tuple[Array, Array]]:
-        return function(a, b, geometry, form), (a, b)
-
-    def backward(geometry: Geometry, form: Form, residuals: tuple[Array, Array], v: Array) -> tuple[Array, Array]:
-        return by_first(*residuals, v, geometry, form), by_second(*residuals, v, geometry, form)
-
-    function.defvjp(forward, backward)  # type: ignore[attr-defined]
-
-
-_bind(_convolve, lambda x, k, v, *more: _of_input(k, v, *more), lambda x, k, v, *more: _of_kernel(x, v, *more))
-_bind(_of_kernel, lambda x, g, v, *more: _of_input(v, g, *more), lambda x, g, v, *more: _convolve(x, v, *more))
-_bind(_of_input, lambda k, g, v, *more: _of_kernel(v, g, *more), lambda k, g, v, *more: _convolve(v, k, *more))
 
 
 class _Phase(NamedTuple):
@@ -174,7 +165,7 @@ def _sums_over_frames(x: Array, g: Array, geometry: Geometry) -> Array:
     return total.reshape(*geometry.window, 1, -1)
 
 
-FORM = Form(_shift_and_add, _sums_over_frames)
+FORM = Form(_shift_and_add, _sums_over_frames, divisible=True)
 
 
 def _tap(x: Array, tap: tuple[int, ...], out: tuple[int, ...], geometry: Geometry) -> Array:

@@ -36,7 +36,9 @@ class Form(NamedTuple):
             padding of zeros.
         of_kernel: ``(x, g [N To Ho Wo C], geometry) -> [kT kH kW 1 C]``, the sums of ``x`` at a tap times ``g``, in
             float32 (float64 for float64).
+        divisible: Whether XLA knows by itself that the batch may be divided among devices.
     """
 
     convolve: Callable[[Array, Array, Geometry], Array]
     of_kernel: Callable[[Array, Array, Geometry], Array]
+    divisible: bool

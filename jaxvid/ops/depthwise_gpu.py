@@ -41,6 +41,7 @@ def form(*, tile: Tile | None = None, interpret: Any = None) -> Form:
     return Form(
         functools.partial(_run_convolve, tile=tile, interpret=interpret),
         functools.partial(_run_of_kernel, tile=tile, interpret=interpret),
+        divisible=False,
     )
 
 

@@ -42,6 +42,7 @@ def form(*, tile: Tile | None = None, interpret: bool = False) -> Form:
     return Form(
         functools.partial(_run_convolve, tile=tile, interpret=interpret),
         functools.partial(_run_of_kernel, tile=tile, interpret=interpret),
+        divisible=False,
     )
 
 

@@ -1,11 +1,11 @@
-"""XLA's grouped convolution and its gradients over a sharded batch, which XLA's partitioner gathers or gets wrong."""
+"""Convolutions and their gradients over a sharded batch, which XLA's partitioner gathers or gets wrong."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import jax
 from jax import lax
@@ -41,22 +41,37 @@ def convolve_in_place(
         ``convolve(x, kernel)``, with derivatives of any order in reverse mode and none in forward mode. ``vmap`` is a
         loop; ``jax.export`` takes it for one device only.
     """
-    return _solve(Meeting(convolve, x.shape[1:], kernel.shape), Y, x, kernel)
+    return solve(Meeting(convolve, x.shape[1:], kernel.shape), Y, x, kernel)
+
+
+class Trilinear(Protocol):
+    """The sum of ``y * convolve(x, kernel)``: linear in all three, so any two give the gradient of the third.
+
+    The result of the convolution is the gradient of ``y``. Hashable.
+    """
+
+    @property
+    def divisible(self) -> bool:
+        """Whether XLA's partitioner may be trusted with it."""
+        ...
+
+    def solve(self, wanted: int, first: Array, second: Array) -> Array:
+        """The gradient of the wanted one of ``x, kernel, y`` from the two others, in this order."""
+        ...
 
 
 @dataclasses.dataclass(frozen=True)
 class Meeting:
-    """The sum of ``y * convolve(x, kernel)``: linear in all three, so any two give the gradient of the third.
+    """XLA's grouped convolution as a :class:`Trilinear`."""
 
-    The result of the convolution is the gradient of ``y``.
-    """
+    divisible: ClassVar[bool] = False
 
     convolve: Callable[[Any, Any], Any]
     sizes: tuple[int, ...]
     kernel_shape: tuple[int, ...]
 
     def solve(self, wanted: int, first: Array, second: Array) -> Array:
-        """The wanted one of ``x, kernel, y`` from the two others, in this order."""
+        """See :class:`Trilinear`."""
         if wanted == Y:
             return self.convolve(first, second)
         if wanted == X:
@@ -69,25 +84,28 @@ class Meeting:
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _solve(meeting: Meeting, wanted: int, first: Array, second: Array) -> Array:
+def solve(meeting: Trilinear, wanted: int, first: Array, second: Array) -> Array:
+    """:meth:`Trilinear.solve` with derivatives of any order in reverse mode, every sample staying on its device."""
+    if meeting.divisible:
+        return meeting.solve(wanted, first, second)
     return sequential_vmap(keeping_samples(meeting, wanted))(first, second)
 
 
-def _forward(meeting: Meeting, wanted: int, *given: Array) -> tuple[Array, tuple[Array, ...]]:
-    return _solve(meeting, wanted, *given), given
+def _forward(meeting: Trilinear, wanted: int, *given: Array) -> tuple[Array, tuple[Array, ...]]:
+    return solve(meeting, wanted, *given), given
 
 
-def _backward(meeting: Meeting, wanted: int, given: tuple[Array, ...], cotangent: Array) -> tuple[Array, ...]:
+def _backward(meeting: Trilinear, wanted: int, given: tuple[Array, ...], cotangent: Array) -> tuple[Array, ...]:
     # The cotangent takes the place of what was wanted.
     three = [*given[:wanted], cotangent, *given[wanted:]]
-    return tuple(_solve(meeting, k, *three[:k], *three[k + 1 :]) for k in (X, KERNEL, Y) if k != wanted)
+    return tuple(solve(meeting, k, *three[:k], *three[k + 1 :]) for k in (X, KERNEL, Y) if k != wanted)
 
 
-_solve.defvjp(_forward, _backward)
+solve.defvjp(_forward, _backward)
 
 
-def keeping_samples(meeting: Meeting, wanted: int) -> Callable[[Array, Array], Array]:
-    """:meth:`Meeting.solve` for the wanted one, with what the partitioner of XLA must know about it."""
+def keeping_samples(meeting: Trilinear, wanted: int) -> Callable[[Array, Array], Array]:
+    """:meth:`Trilinear.solve` for the wanted one, with what the partitioner of XLA must know about it."""
     given = [k for k in (X, KERNEL, Y) if k != wanted]
 
     def partition(mesh: Any, arguments: Any, result: Any) -> tuple[Any, ...]:

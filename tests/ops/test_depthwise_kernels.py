@@ -2,6 +2,7 @@
 
 import functools
 import math
+import re
 
 import jax
 import jax.experimental.pallas.mosaic_gpu as plgpu
@@ -9,9 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import export
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from jaxvid.benchmarks.op_shapes import DEPTHWISE_NETWORK, DEPTHWISE_SMALL
-from jaxvid.ops import conv3d, depthwise_gpu, depthwise_tpu, gpu_tiles, tpu_memory
+from jaxvid.ops import conv3d, depthwise_gpu, depthwise_tpu, gpu_tiles, grouped, tpu_memory
 from jaxvid.ops import depthwise as module
 from jaxvid.ops.depthwise_form import Geometry
 
@@ -40,9 +42,13 @@ def _case(layer, dtype=jnp.float32):
     return [jax.random.normal(jax.random.key(k), size).astype(dtype) for k, size in enumerate(shapes)], geometry
 
 
+def _convolve(x, kernel, geometry, form):
+    return grouped.solve(module.Depthwise(geometry, form), grouped.Y, x, kernel)
+
+
 def _both(form, geometry):
     def run(x, kernel, g):
-        y, pull = jax.vjp(lambda x, kernel: module._convolve(x, kernel, geometry, form), x, kernel)
+        y, pull = jax.vjp(lambda x, kernel: _convolve(x, kernel, geometry, form), x, kernel)
         return y, *pull(g)
 
     return jax.jit(run)
@@ -118,8 +124,21 @@ def test_kernels_can_be_differentiated_twice():
     def direct(x, kernel):
         return conv3d(x, kernel, geometry.strides, geometry.pads, groups=3, implementation="direct")
 
-    received = bend(lambda x, kernel: module._convolve(x, kernel, geometry, INTERPRETED["tpu"]))
+    received = bend(lambda x, kernel: _convolve(x, kernel, geometry, INTERPRETED["tpu"]))
     _assert_equal(received, bend(direct), 1e-5)
+
+
+def test_kernels_leave_every_sample_on_its_device():
+    (x, kernel, g), geometry = _case(((4, 2, 3, 3, 2), (3, 2, 1), (1, 2, 1)))
+    run = _both(INTERPRETED["tpu"], geometry)
+    mesh = jax.make_mesh((4, 2), ("data", "model"), axis_types=(AxisType.Auto,) * 2)
+    by_sample, everywhere = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in (("data",), ()))
+    sharded = jax.device_put((x, kernel, g), (by_sample, everywhere, by_sample))
+    compiled = run.lower(*sharded).compile()
+    assert set(re.findall(r" (all-[a-z]+|collective-[a-z]+)(?:-start)?\(", compiled.as_text())) == {"all-reduce"}
+    received = compiled(*sharded)
+    assert received[1].sharding.is_equivalent_to(by_sample, 5)
+    _assert_equal(received, _in_float32(x, kernel, g, geometry), 1e-6)
 
 
 def _lower(form, layer, dtype, platform):
