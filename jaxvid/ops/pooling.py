@@ -12,12 +12,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from jaxvid.ops.pooling_windows import Pads, Windows
+
 if TYPE_CHECKING:
     from jaxtyping import Array, Float
 
     from jaxvid.types import Size3
 
-Padding = Sequence[int | tuple[int, int]]
+Padding = str | Sequence[int | tuple[int, int]]
 
 
 def max_pool3d(
@@ -35,7 +37,7 @@ def max_pool3d(
         x: Activations.
         window: Size in frames, rows, columns.
         strides: Steps; ``None`` means the window's size.
-        padding: Per axis one number for both sides or a pair, each smaller than the window.
+        padding: ``"SAME"``, ``"VALID"``, or per axis one number for both sides or a pair, each smaller than the window.
 
     Returns:
         One value per window that fits: ``floor((size + padding - window) / stride) + 1`` along each axis.
@@ -78,7 +80,7 @@ def avg_pool3d(
         x: Activations.
         window: Size in frames, rows, columns.
         strides: Steps; ``None`` means the window's size.
-        padding: Per axis one number for both sides or a pair, each smaller than the window.
+        padding: ``"SAME"``, ``"VALID"``, or per axis one number for both sides or a pair, each smaller than the window.
 
     Returns:
         One value per window that fits, as in :func:`max_pool3d`, in the dtype of ``x``.
@@ -156,7 +158,8 @@ def stochastic_pool3d(
         x: Activations, not negative after a ReLU; what is negative counts as 0.
         window: Size in frames, rows, columns.
         strides: Steps; ``None`` means the window's size.
-        padding: Per axis one number for both sides or a pair, each smaller than the window; it is never drawn.
+        padding: ``"SAME"``, ``"VALID"``, or per axis one number for both sides or a pair, each smaller than the window;
+            it is never drawn.
         key: Of the draw, which is the same for the same key; ``None`` gives the mean (evaluation).
 
     Returns:
@@ -223,24 +226,13 @@ def stochastic_pool3d_reference(
     return jnp.take_along_axis(taps, number[None], axis=0)[0].astype(x.dtype)
 
 
-def _check(
-    x: Array, window: Size3, strides: Size3 | None, padding: Padding
-) -> tuple[Size3, tuple[tuple[int, int], ...]]:
+def _check(x: Array, window: Size3, strides: Size3 | None, padding: Padding) -> tuple[Size3, Pads]:
     """Raises on what cannot be meant; returns the strides, and the padding as three pairs."""
-    strides = window if strides is None else strides
-    if x.ndim != 5 or not len(window) == len(strides) == len(padding) == 3:
-        raise ValueError(
-            f"x must have the axes N T H W C, and window, strides and padding three entries, received shape {x.shape}, "
-            f"window={tuple(window)}, strides={tuple(strides)}, padding={tuple(padding)}."
-        )
-    pads = tuple((low, high) for low, high in ((p, p) if isinstance(p, int) else p for p in padding))
-    for axis, size, width, stride, (low, high) in zip("THW", x.shape[1:4], window, strides, pads, strict=True):
-        if width < 1 or stride < 1 or not (0 <= low < width and 0 <= high < width) or size + low + high < width:
-            raise ValueError(
-                f"along {axis} the padding must be >= 0 and smaller than the window, and the window must fit, received "
-                f"size {size}, window {width}, stride {stride}, padding {(low, high)}."
-            )
-    return strides, pads
+    if x.ndim != 5:
+        raise ValueError(f"x must have the axes N T H W C, received shape {x.shape}.")
+    windows = Windows.of(x.shape, window, strides, padding)
+    t, h, w = windows.strides
+    return (t, h, w), windows.pads
 
 
 def _max_along(x: Array, axis: int, width: int, stride: int, pads: tuple[int, int]) -> Array:

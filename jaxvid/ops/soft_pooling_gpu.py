@@ -41,12 +41,10 @@ def form(*, tile: Tile | None = None, interpret: Any = None) -> Form:
 def _run_statistics(x: Array, windows: Windows, *, residuals: bool, tile: Tile | None, interpret: Any) -> Statistics:
     given, windows = windows, windows.as_3d()
     batch, num_channels = x.shape[0], x.shape[-1]
-    x = fill_channels(windows.pad(_as_3d(x, windows)), -jnp.inf)
-    channels, columns = x.shape[-1], windows.outs[2]
-    high, wide = tile or choose_tile(columns, channels)
-    access = Access((high, wide), channels, x.dtype, "softpool")
-    tiles = math.ceil(columns / high)
-    _, frames, rows, *_ = x.shape
+    columns = windows.outs[2]
+    x, access, tiles = _tiled(x, windows, columns, tile)
+    high, wide = access.tile
+    _, frames, rows, _, channels = x.shape
     out_frames, out_rows, _ = windows.outs
     x = rows_of(x, tiles * high + windows.halo[2], windows.strides[2], -jnp.inf)
     grid = (batch, out_frames, out_rows, tiles, channels // wide)
@@ -82,12 +80,9 @@ def _run_gather(
 ) -> Array:
     given, windows = windows, windows.as_3d()
     batch, num_channels = x.shape[0], x.shape[-1]
-    x = fill_channels(windows.pad(_as_3d(x, windows)), -jnp.inf)
-    channels, columns = x.shape[-1], windows.groups[2]
-    high, wide = tile or choose_tile(columns, channels)
-    access = Access((high, wide), channels, x.dtype, "softpool")
-    tiles = math.ceil(columns / high)
-    _, frames, rows, width, _ = x.shape
+    x, access, tiles = _tiled(x, windows, windows.groups[2], tile)
+    high, wide = access.tile
+    _, frames, rows, width, channels = x.shape
     stride_t, stride_h, stride_w = windows.strides
     halo_t, halo_h, halo_w = windows.halo
     seen = []
@@ -126,8 +121,11 @@ def _run_gather(
     return windows.unpad(gradient).reshape(batch, *given.sizes, num_channels)
 
 
-def _as_3d(x: Array, windows: Windows) -> Array:
-    return x.reshape(x.shape[0], *windows.sizes, x.shape[-1])
+def _tiled(x: Array, windows: Windows, columns: int, tile: Tile | None) -> tuple[Array, Access, int]:
+    """The padded input ``[N T H W C]``, how tiles are read, and how many of them it takes for so many columns."""
+    x = fill_channels(windows.pad(x.reshape(x.shape[0], *windows.sizes, x.shape[-1])), -jnp.inf)
+    tile = tile or choose_tile(columns, x.shape[-1])
+    return x, Access(tile, x.shape[-1], x.dtype, "softpool"), math.ceil(columns / tile[0])
 
 
 FORM = form()

@@ -208,10 +208,11 @@ def test_bfloat16_stays():
     ("x", "options", "message"),
     [
         ((2, 4, 4, 1), {"window": (2, 2, 2)}, r"x must have the axes N T H W C"),
-        ((1, 4, 4, 4, 1), {"window": (2, 2)}, r"window, strides and padding three entries"),
-        ((1, 4, 4, 4, 1), {"window": (2, 2, 2), "padding": (2, 0, 0)}, r"along T the padding must be >= 0 and smaller"),
-        ((1, 4, 4, 4, 1), {"window": (1, 1, 5)}, r"along W .* size 4, window 5, stride 5, padding \(0, 0\)"),
-        ((1, 4, 4, 4, 1), {"window": (1, 2, 1), "strides": (1, 0, 1)}, r"along H .* stride 0"),
+        ((1, 4, 4, 4, 1), {"window": (2, 2)}, r"window and strides an entry for each .* window=\(2, 2\)"),
+        ((1, 4, 4, 4, 1), {"window": (2, 2, 2), "padding": (2, 0, 0)}, r"axis 0 the padding must be >= 0 and smaller"),
+        ((1, 4, 4, 4, 1), {"window": (1, 1, 5)}, r"axis 2 .* size 4, window 5, padding \(0, 0\)"),
+        ((1, 4, 4, 4, 1), {"window": (1, 2, 1), "strides": (1, 0, 1)}, r">= 1, received .* strides=\(1, 0, 1\)"),
+        ((1, 4, 4, 4, 1), {"window": (2, 2, 2), "padding": "same"}, r"'SAME', 'VALID' .* received padding='same'"),
     ],
 )
 def test_errors_name_the_rule_and_the_value(x, options, message):
@@ -224,6 +225,15 @@ def test_errors_name_the_rule_and_the_value(x, options, message):
     for name in ("stochastic_pool3d", "stochastic_pool3d_reference"):
         with pytest.raises(ValueError, match=message):
             getattr(ops, name)(jnp.zeros(x), **options, key=key)
+
+
+def test_named_padding_is_that_of_xla():
+    x = jnp.arange(1.0, 6.0).reshape(1, 1, 1, 5, 1)
+    for padding, most, mean in (("SAME", [2, 4, 5], [1.5, 3.5, 5]), ("VALID", [2, 4], [1.5, 3.5])):
+        window = {"window": (1, 1, 2), "padding": padding}
+        np.testing.assert_array_equal(max_pool3d(x, **window).ravel(), most)
+        np.testing.assert_array_equal(ops.avg_pool3d(x, **window).ravel(), mean)
+        np.testing.assert_array_equal(ops.max_pool3d_reference(x, **window).ravel(), most)
 
 
 def test_the_gradient_of_the_averages_gradient():
