@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from jaxvid import models
+from jaxvid.ops import convolution
 
 NUM_CLASSES = 5
 VIDEO = (2, 32, 32, 32, 3)  # 2 time steps and one position are left in the last stage: every recurrence recurs
@@ -48,18 +49,69 @@ def test_the_slow_ones_exist():
 DEEP = ("_101", "_152", "_200", "x3d_l", "x3d_xl")
 
 
-def _unless_deep(name):
-    return pytest.param(name, marks=pytest.mark.slow if any(d in name for d in DEEP) else ())
+# A device that has no Pallas kernel refuses even to be traced.
+FORMULATIONS = [name for name in convolution.IMPLEMENTATIONS if name != "pallas"]
 
 
-@pytest.mark.parametrize("name", [_unless_deep(name) for name in models.MODELS])
-def test_every_name_gives_float32_logits(name):
-    model = models.build(name, NUM_CLASSES, width=4)
+def _takes(name, conv):
+    try:
+        models.build(name, NUM_CLASSES, conv=conv)
+    except ValueError:
+        return False
+    return True
+
+
+def _named(name, conv):
+    """Fast is every shallow name, with every formulation where the name stands for others."""
+    swept = name in NETWORKS.values() and name not in SLOW
+    slow = any(d in name for d in DEEP) or not (conv == "auto" or swept)
+    return pytest.param(name, conv, marks=pytest.mark.slow if slow else ())
+
+
+@pytest.mark.parametrize(
+    ("name", "conv"),
+    [_named(name, conv) for name in models.MODELS for conv in ("auto", *FORMULATIONS) if _takes(name, conv)],
+)
+def test_every_name_gives_float32_logits(name, conv):
+    model = models.build(name, NUM_CLASSES, width=4, conv=conv)
     video = jax.ShapeDtypeStruct((3, 4, 32, 32, 3), jnp.float32)
     apply = functools.partial(model.init_with_output, train=False)
     logits, variables = jax.eval_shape(apply, jax.random.key(0), video)
     assert (logits.shape, logits.dtype) == ((3, NUM_CLASSES), jnp.float32)
     assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
+
+
+def _formulated():
+    """What is swept, and a network with groups; one block per stage."""
+    grouped = _tiny("r3d_50").clone(groups=2)
+    fast = {"r3d_18", "r3d_50, grouped"}
+    for model, name in (*NETWORKS.items(), (grouped, "r3d_50, grouped")):
+        small = model.clone(stage_sizes=(1, 1, 1, 1))
+        yield pytest.param(name, small, id=name, marks=() if name in fast else pytest.mark.slow)
+
+
+@pytest.mark.parametrize(("name", "model"), _formulated())
+def test_every_formulation_gives_the_same(name, model, drawn, jit):
+    """Logits, and the gradient of every parameter."""
+    variables, video = drawn(model), jax.random.normal(jax.random.key(0), VIDEO)
+    others = [conv for conv in FORMULATIONS if conv != "direct" and _takes(name.split(",")[0], conv)]
+
+    def loss(params, model):
+        logits = model.apply(variables | {"params": params}, video, train=False)
+        return jnp.sum(jnp.sin(logits)), logits
+
+    @jit
+    def run(params):
+        gradient = jax.grad(loss, has_aux=True)
+        return [gradient(params, model.clone(conv=conv)) for conv in ("direct", *others)]
+
+    (expected, logits), *received = run(variables["params"])
+    assert others
+    for gradients, theirs in received:
+        np.testing.assert_allclose(theirs, logits, rtol=0, atol=1e-4 * jnp.std(logits))
+        for path, gradient in jax.tree_util.tree_leaves_with_path(gradients):
+            exact = functools.reduce(lambda tree, key: tree[key.key], path, expected)
+            np.testing.assert_allclose(gradient, exact, rtol=0, atol=1e-3 * np.abs(exact).max(), err_msg=str(path))
 
 
 @every_network
