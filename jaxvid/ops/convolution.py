@@ -55,6 +55,11 @@ IMPLEMENTATIONS = ("direct", "folded", "shifted", "pallas")
 CONCAT_CHANNELS = 4
 """Up to this many input channels (RGB, in a stem) ``folded`` is one 2-D convolution of concatenated frames."""
 
+SLOW_CHANNELS = 16
+"""XLA's fast convolutions on CPU begin above so many channels, of the input or of the output. Below, ``folded``
+concatenates frames too, and where that is not enough gives ``PACKED_FRAMES`` output frames at once."""
+PACKED_FRAMES = 2
+
 GROUPED_CHANNELS = 32
 GROUPED_PARTS = 8
 """``folded`` takes groups together up to so many channels, or more where that would be more parts than these."""
@@ -131,7 +136,8 @@ def _conv3d_direct(x: Array, kernel: Array, strides: tuple, pads: tuple, dilatio
 def _conv3d_folded(x: Array, kernel: Array, strides: tuple, pads: tuple, dilation: tuple, groups: int) -> Array:
     if groups > 1:
         return _fold_groups(x, kernel, strides, pads, dilation, groups)
-    fold = _fold_concatenated if x.shape[-1] <= CONCAT_CHANNELS else _fold_sum
+    few = kernel.shape[0] > 1 and max(kernel.shape[3:]) <= SLOW_CHANNELS
+    fold = _fold_concatenated if few or x.shape[-1] <= CONCAT_CHANNELS else _fold_sum
     return fold(x, kernel, strides, pads, dilation)
 
 
@@ -173,15 +179,32 @@ def _fold_sum(x: Array, kernel: Array, strides: tuple, pads: tuple, dilation: tu
 
 
 def _fold_concatenated(x: Array, kernel: Array, strides: tuple, pads: tuple, dilation: tuple) -> Array:
-    """One 2-D convolution, with the frames that an output frame sees side by side as channels."""
+    """One 2-D convolution, whose input channels are all the frames that ``pack`` output frames see."""
     taps, height, width, channels, features = kernel.shape
-    out_frames = _out_size(x.shape[1], taps, strides[0], pads[0], dilation[0])
-    x = jnp.pad(x, ((0, 0), pads[0], (0, 0), (0, 0), (0, 0)))
-    span = (out_frames - 1) * strides[0] + 1
-    starts = [k * dilation[0] for k in range(taps)]
-    seen = jnp.concatenate([lax.slice_in_dim(x, k, k + span, strides[0], axis=1) for k in starts], axis=-1)
-    kernel = jnp.moveaxis(kernel, 0, 2).reshape(height, width, taps * channels, features)
-    return _conv2d(seen, kernel, strides[1:], pads[1:], dilation[1:])
+    stride, step = strides[0], dilation[0]
+    out_frames = _out_size(x.shape[1], taps, stride, pads[0], step)
+    pack = min(out_frames, PACKED_FRAMES if max(taps * channels, features) <= SLOW_CHANNELS else 1)
+    blocks = -(-out_frames // pack)
+    reach = step * (taps - 1) + 1
+    seen = range(0, reach, step) if pack == 1 else range((pack - 1) * stride + reach)
+    span = (blocks - 1) * pack * stride + 1
+    x = _pad(x, 1, pads[0][0], span + seen[-1] - x.shape[1] - pads[0][0])
+    frames = [lax.slice_in_dim(x, k, k + span, pack * stride, axis=1) for k in seen]
+    if pack > 1:  # output frame k of a block sees its input frames from k * stride on
+        kernel = _pad(kernel, 0, 0, 0, step - 1)
+        shifts = [k * stride for k in range(pack)]
+        kernel = jnp.stack([_pad(kernel, 0, shift, shifts[-1] - shift) for shift in shifts], axis=4)
+    kernel = jnp.moveaxis(kernel, 0, 2).reshape(height, width, -1, pack * features)
+    y = _conv2d(jnp.concatenate(frames, axis=-1), kernel, strides[1:], pads[1:], dilation[1:])
+    y = jnp.moveaxis(y.reshape(*y.shape[:4], pack, features), 4, 2)
+    return y.reshape(x.shape[0], blocks * pack, *y.shape[3:])[:, :out_frames]
+
+
+def _pad(x: Array, axis: int, before: int, after: int, between: int = 0) -> Array:
+    """Zeros around and between the entries of one axis; a negative number cuts off."""
+    sides = [(0, 0, 0)] * x.ndim
+    sides[axis] = (before, after, between)
+    return lax.pad(x, jnp.zeros((), x.dtype), sides)
 
 
 def _out_size(size: int, taps: int, stride: int, pads: tuple[int, int], dilation: int) -> int:

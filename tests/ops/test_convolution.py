@@ -53,10 +53,14 @@ def _inputs(case: str, dtype=jnp.float32):
 
 @pytest.mark.parametrize(
     ("case", "form"),
-    [(case, "folded") for case in CASES] + [(case, "shifted") for case in CASES if case.startswith("depthwise")],
+    [(case, form) for case in CASES for form in ("folded", "folded, tap by tap")]
+    + [(case, "shifted") for case in CASES if case.startswith("depthwise")],
 )
-def test_every_form_equals_direct_in_value_and_gradient(case, form):
+def test_every_form_equals_direct_in_value_and_gradient(case, form, monkeypatch):
     x, kernel, conv = _inputs(case)
+    if form == "folded, tap by tap":
+        monkeypatch.setattr(module, "SLOW_CHANNELS", 0)  # as for wide layers
+    form = form.split(",")[0]
 
     @jax.jit  # one compilation a case
     def both(x, kernel):
@@ -94,10 +98,22 @@ def test_is_a_sum_over_the_window():
         np.testing.assert_allclose(y[:, t, h, w], expected, atol=1e-5)
 
 
-def test_taps_that_see_only_padding_are_not_computed():
+def test_taps_that_see_only_padding_are_not_computed(monkeypatch):
+    monkeypatch.setattr(module, "SLOW_CHANNELS", 0)
     x, kernel, conv = _inputs("one frame")
     text = str(jax.make_jaxpr(lambda x: conv(x, kernel, implementation="folded"))(x))
     assert text.count("conv_general_dilated[") == 1
+
+
+def test_few_channels_become_as_many_as_the_fast_library_asks_for():
+    """The compiler's rule, as its source has it: more than 16 channels, of the input or of the output."""
+    fast = {"stem": 2 * 4, "dense": 3 * 6}  # of them, what decides: 2 output frames of 4, 3 input frames of 6
+    for case, channels in fast.items():
+        x, kernel, conv = _inputs(case)
+        convolution = next(
+            e for e in jax.make_jaxpr(lambda x: conv(x, kernel, implementation="folded"))(x).eqns if "conv" in str(e)
+        )
+        assert channels in convolution.invars[1].aval.shape[2:], convolution
 
 
 @pytest.mark.parametrize("implementation", ["direct", "folded"])
