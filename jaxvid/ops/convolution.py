@@ -17,8 +17,8 @@ layer                          direct         folded
 3x1x1, 32 -> 16, 8x16x16       11 / 29         2.2 / 13
 =============================  =============  =============
 
-Depthwise, batch 2, ``folded`` and ``shifted``: 3x3x3, 108 channels, 16x28x28: 79 / 235 and 7.6 / 92; 5x1x1, 24
-channels, 16x56x56: 39 / 121 and 2.3 / 44. Grouped 3x3x3, batch 2, ``direct`` and ``folded``: 32 groups of 4 channels,
+Depthwise, batch 2, ``folded`` and ``shifted``: 3x3x3, 108 channels, 16x28x28: 112 / 334 and 7.6 / 92; 5x1x1, 24
+channels, 16x56x56: 40 / 146 and 2.3 / 44. Grouped 3x3x3, batch 2, ``direct`` and ``folded``: 32 groups of 4 channels,
 8x28x28: 516 / 1647 and 39 / 140; 32 groups of 16, 8x14x14: 249 / 3952 and 83 / 238. (Folded, but with XLA's own groups:
 179 / 21716 and 146 / 21865.)
 
