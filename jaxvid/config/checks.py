@@ -21,6 +21,7 @@ _AT_LEAST_ONE = (
 )
 _NOT_NEGATIVE = (
     "data.num_workers",
+    "data.cache_gib",
     "optimizer.base_batch_size",
     "optimizer.weight_decay",
     "optimizer.clip_norm",

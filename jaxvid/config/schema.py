@@ -64,6 +64,7 @@ class DataConfig:
     mean: tuple[float, float, float] = (0.45, 0.45, 0.45)  # of RGB in [0, 1]
     std: tuple[float, float, float] = (0.225, 0.225, 0.225)
     num_workers: int = 0  # decoding processes; 0 decodes in threads of the training process
+    cache_gib: float = 0.0  # decoded frames kept in memory for later epochs, GiB over all decoding processes; 0: none
     max_bad_fraction: float = 0.1  # more undecodable videos than this share end the run
 
 

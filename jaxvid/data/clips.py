@@ -14,6 +14,7 @@ import numpy as np
 
 from jaxvid.data.augment import crop, eval_corners, flip, random_corner
 from jaxvid.data.decode import VideoReader
+from jaxvid.data.frame_cache import CachedReader, FrameCache
 from jaxvid.data.records import VideoRecord
 from jaxvid.data.sampling import FRAME_ORDERS, SAMPLERS, reorder, test_clips
 
@@ -112,7 +113,9 @@ class EvalClips:
         return (self.num_clips * self.num_crops, self.num_frames, self.crop_size, self.crop_size, 3)
 
 
-def load_clip(record: VideoRecord, clips: TrainClips, *, seed: int, epoch: int) -> tuple[np.ndarray, int]:
+def load_clip(
+    record: VideoRecord, clips: TrainClips, *, seed: int, epoch: int, cache: FrameCache | None = None
+) -> tuple[np.ndarray, int]:
     """One training clip and its label.
 
     Args:
@@ -120,6 +123,7 @@ def load_clip(record: VideoRecord, clips: TrainClips, *, seed: int, epoch: int) 
       clips: how the clip is cut out.
       seed: of the run, ``0 <= seed < 2**64``.
       epoch: pass over the data, at least 0; another epoch is another clip of the same video.
+      cache: where frames may be kept and found; it changes nothing but the time.
 
     Returns:
       ``uint8[T H W 3]`` (a view of a larger array), and the label: that of the record, or after a flip its mirror.
@@ -128,7 +132,7 @@ def load_clip(record: VideoRecord, clips: TrainClips, *, seed: int, epoch: int) 
       BadVideoError: the video cannot be decoded.
     """
     rng = clip_rng(seed, epoch, record.id)
-    with VideoReader(record.video, start=record.start, end=record.end) as reader:
+    with _open(record, cache) as reader:
         indices = SAMPLERS[clips.sampler](clips.num_frames, clips.frame_stride, reader.num_frames, rng)
         short_side = int(rng.integers(clips.short_side[0], clips.short_side[1] + 1))
         video = reader.read(indices, short_side=short_side)
@@ -139,13 +143,14 @@ def load_clip(record: VideoRecord, clips: TrainClips, *, seed: int, epoch: int) 
     return flip(video), record.label if clips.mirror is None else clips.mirror[record.label]
 
 
-def load_views(record: VideoRecord, clips: EvalClips, *, seed: int = 0) -> np.ndarray:
+def load_views(record: VideoRecord, clips: EvalClips, *, seed: int = 0, cache: FrameCache | None = None) -> np.ndarray:
     """All views of one video.
 
     Args:
       record: the video.
       clips: which views.
       seed: of the shuffle in ``frame_order="shuffled"``; nothing else is random.
+      cache: where frames may be kept and found; it changes nothing but the time.
 
     Returns:
       ``uint8[V T H W 3]``, ``V = num_clips * num_crops``; the crops of one stretch follow each other.
@@ -154,7 +159,7 @@ def load_views(record: VideoRecord, clips: EvalClips, *, seed: int = 0) -> np.nd
       BadVideoError: the video cannot be decoded.
     """
     rng = clip_rng(seed, 0, record.id)
-    with VideoReader(record.video, start=record.start, end=record.end) as reader:
+    with _open(record, cache) as reader:
         grid = test_clips(clips.num_frames, clips.frame_stride, reader.num_frames, clips.num_clips, clips.sampler)
         indices = np.concatenate([reorder(indices, clips.frame_order, rng) for indices in grid])
         video = reader.read(indices, short_side=clips.short_side)
@@ -179,6 +184,12 @@ def epoch_order(seed: int, epoch: int, num_records: int) -> np.ndarray:
     True
     """
     return np.argsort(_philox(seed, _ORDER, epoch, 0).random_raw(num_records), kind="stable")
+
+
+def _open(record: VideoRecord, cache: FrameCache | None) -> VideoReader | CachedReader:
+    if cache is None:
+        return VideoReader(record.video, start=record.start, end=record.end)
+    return cache.open(record)
 
 
 def _philox(seed: int, purpose: int, epoch: int, id: int) -> np.random.Philox:

@@ -157,6 +157,11 @@ class VideoReader:
         """Pixels from left to right, after rotation; the first use decodes one frame."""
         return self._shape()[1]
 
+    def nbytes(self, num_frames: int, *, short_side: int | None = None) -> int:
+        """Bytes that so many decoded frames take; nothing is decoded for it."""
+        height, width = self._size(short_side)
+        return num_frames * height * width * 3
+
     def read(
         self, indices: Sequence[int] | np.ndarray, *, short_side: int | None = None, max_bytes: int = MAX_BYTES
     ) -> np.ndarray:
@@ -180,8 +185,8 @@ class VideoReader:
           BadVideoError: a frame that is needed cannot be decoded, or the result exceeds ``max_bytes``.
         """
         indices = self._checked(indices)
-        height, width = self._coded_size if short_side is None else resized_size(*self._coded_size, short_side)
-        if len(indices) * height * width * 3 > max_bytes:
+        height, width = self._size(short_side)
+        if self.nbytes(len(indices), short_side=short_side) > max_bytes:
             raise bad(
                 self._video,
                 f"is too large: {len(indices)} frames of {height} x {width} exceed max_bytes={max_bytes}",
@@ -194,6 +199,10 @@ class VideoReader:
                 clip = np.empty((len(indices), *picture.shape), np.uint8)
             clip[inverse == position] = picture
         return cast(np.ndarray, clip)  # at least one frame is wanted, and each comes or raises
+
+    def _size(self, short_side: int | None) -> tuple[int, int]:
+        """Height and width of a resized frame in the file's own orientation."""
+        return self._coded_size if short_side is None else resized_size(*self._coded_size, short_side)
 
     def _checked(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
         indices = np.asarray(indices)

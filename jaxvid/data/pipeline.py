@@ -24,6 +24,7 @@ from grain.python import SharedMemoryArray
 
 from jaxvid.data.batch_source import BatchSource
 from jaxvid.data.clips import EvalClips, TrainClips, epoch_order, load_clip, load_views
+from jaxvid.data.frame_cache import FrameCache
 from jaxvid.data.quarantine import Quarantine
 from jaxvid.data.records import VideoDataset, VideoRecord
 from jaxvid.data.workers import WorkerDiedError, num_threads, prepare_worker, worker_died
@@ -32,6 +33,7 @@ from jaxvid.types import Batch
 __all__ = [
     "Batches",
     "EvalClips",
+    "FrameCache",
     "TrainClips",
     "WorkerDiedError",
     "eval_batches",
@@ -56,6 +58,7 @@ def train_batches(
     num_workers: int = 0,
     shard: tuple[int, int] = (0, 1),
     quarantine: Quarantine | None = None,
+    cache: FrameCache | None = None,
 ) -> Batches:
     """The training stream: one permutation of the records after the other, cut into batches.
 
@@ -71,6 +74,9 @@ def train_batches(
       num_workers: decoding processes; 0 decodes in threads of this one.
       shard: ``(index, count)`` of this host, which yields the contiguous rows that belong to it in every batch.
       quarantine: is told of bad videos and may end the run; ``None``: they are only logged.
+      cache: keeps decoded frames for later epochs, and changes nothing else; ``None``: every epoch decodes. Each
+        process has its own, of an equal share of the budget, and batches go to the processes in turn: a video is
+        decoded once by every process that meets it, and twice the processes keep half as many different videos.
 
     Returns:
       An iterator of :class:`jaxvid.types.Batch` with ``video`` ``uint8[N T H W 3]``; the last batch may hold padding
@@ -88,10 +94,12 @@ def train_batches(
             f"clips.mirror must hold one label for each of the {len(dataset.class_names)} classes, "
             f"received {len(clips.mirror)}."
         )
+    if cache is not None and num_workers:
+        cache = cache.divided(num_workers)
     source = BatchSource(
         dataset,
         functools.partial(_shuffled, seed=seed, num_records=len(dataset)),
-        functools.partial(_load_clip, clips=clips, seed=seed),
+        functools.partial(_load_clip, clips=clips, seed=seed, cache=cache),
         clips.shape,
         batch_size=batch_size,
         span=(position, num_clips_total),
@@ -110,6 +118,7 @@ def eval_batches(
     shard: tuple[int, int] = (0, 1),
     quarantine: Quarantine | None = None,
     seed: int = 0,
+    cache: FrameCache | None = None,
 ) -> Batches:
     """Every record once, in order. All hosts yield the same number of batches; rows that are left over are padding.
 
@@ -121,6 +130,8 @@ def eval_batches(
       shard: ``(index, count)`` of this host.
       quarantine: is told of bad videos and may end the run; ``None``: they are only logged.
       seed: of ``frame_order="shuffled"``.
+      cache: finds frames that an evaluation before, or the training, has kept, and keeps more. Processes have none:
+        they end with the stream, in which every video comes once.
 
     Returns:
       An iterator of :class:`jaxvid.types.Batch` with ``video`` ``uint8[N V T H W 3]``; padding rows have ``id`` -1.
@@ -133,7 +144,7 @@ def eval_batches(
     source = BatchSource(
         dataset,
         _in_order,
-        functools.partial(_load_views, clips=clips, seed=seed),
+        functools.partial(_load_views, clips=clips, seed=seed, cache=None if num_workers else cache),
         clips.shape,
         batch_size=batch_size,
         span=(0, len(dataset)),
@@ -150,7 +161,8 @@ class Batches(Iterator[Batch]):
     """
 
     def __init__(self, source: BatchSource, dataset: VideoDataset, *, num_workers: int, quarantine: Quarantine | None):
-        self._source, self._dataset = source, dataset
+        # Not the source itself: with it, the frames that its cache keeps would outlive the stream.
+        self._description, self._dataset = str(source), dataset
         self._quarantine = Quarantine(None, max_bad_fraction=1.0) if quarantine is None else quarantine
         self._num_workers = min(num_workers, len(source))  # a process without a batch would only cost its start
         self._left = len(source)
@@ -179,7 +191,7 @@ class Batches(Iterator[Batch]):
         try:
             batch = next(self._iterator)
         except StopIteration as end:
-            raise RuntimeError(f"{self._source} must all arrive, received all but {self._left}.") from end
+            raise RuntimeError(f"{self._description} must all arrive, received all but {self._left}.") from end
         except RuntimeError as error:
             if died := worker_died(error):
                 raise died from error
@@ -262,12 +274,16 @@ def _in_order(place: int) -> tuple[int, int]:
     return 0, place
 
 
-def _load_clip(record: VideoRecord, epoch: int, *, clips: TrainClips, seed: int) -> tuple[np.ndarray, int]:
-    return load_clip(record, clips, seed=seed, epoch=epoch)
+def _load_clip(
+    record: VideoRecord, epoch: int, *, clips: TrainClips, seed: int, cache: FrameCache | None
+) -> tuple[np.ndarray, int]:
+    return load_clip(record, clips, seed=seed, epoch=epoch, cache=cache)
 
 
-def _load_views(record: VideoRecord, epoch: int, *, clips: EvalClips, seed: int) -> tuple[np.ndarray, int]:
-    return load_views(record, clips, seed=seed), record.label
+def _load_views(
+    record: VideoRecord, epoch: int, *, clips: EvalClips, seed: int, cache: FrameCache | None
+) -> tuple[np.ndarray, int]:
+    return load_views(record, clips, seed=seed, cache=cache), record.label
 
 
 def _check_not_negative(**values: int) -> None:

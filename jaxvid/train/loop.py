@@ -23,7 +23,7 @@ import jax
 from jaxvid import config as config_lib
 from jaxvid import evaluation, paths
 from jaxvid.config import Config
-from jaxvid.data.pipeline import Batches, eval_batches, train_batches
+from jaxvid.data.pipeline import Batches, FrameCache, eval_batches, train_batches
 from jaxvid.data.quarantine import Quarantine
 from jaxvid.data.records import VideoDataset
 from jaxvid.train import assemble, optim, sharding
@@ -38,6 +38,8 @@ from jaxvid.train.writers import LoggingProgress, Progress
 from jaxvid.types import Apply, Variables
 
 log = logging.getLogger(__name__)
+
+_GIB = 2**30
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,8 @@ class _Training:
         self.mesh = sharding.make_mesh(config.train.mesh)
         _check_batch_size(config, self.mesh)
         self.train_set, self.eval_set = _open_splits(config, progress)
+        # One for training and evaluation: what an evaluation keeps, the next one finds.
+        self.cache = FrameCache(int(config.data.cache_gib * _GIB)) if config.data.cache_gib else None
         self.plan = Plan.of(config, len(self.train_set))
         model = assemble.build_model(config, len(self.train_set.class_names))
         schedule = optim.make_schedule(
@@ -147,6 +151,9 @@ class _Training:
                     self._save()
                 if self.evaluation_due:
                     self._evaluate()
+        if self.cache is not None and len(self.cache):  # with decoding processes it is in them, and went with them
+            kept = f"{self.cache.nbytes / _GIB:.2f} of {self.cache.max_bytes / _GIB:.2f} GiB"
+            self.progress.message(f"Kept {kept} of decoded frames, of {len(self.cache)} videos.")
         if self.recorder.last_saved != self.step and self.step:  # the signal came after the last look at it
             self._save()
         self.saver.wait()
@@ -159,7 +166,9 @@ class _Training:
         """Evaluates the step that was just saved: an evaluation that fails, or is killed, costs no training."""
         params = self.state.params if self.state.ema_params is None else self.state.ema_params
         variables = {"params": params, "batch_stats": self.state.batch_stats}
-        predictions = predict(self.config, self.eval_set, self.apply, variables, self.mesh, self.workdir, self.progress)
+        predictions = predict(
+            self.config, self.eval_set, self.apply, variables, self.mesh, self.workdir, self.progress, self.cache
+        )
         self.results = evaluation.summarize(predictions, self.eval_set.class_names)
         self.recorder.evaluation(self.step, self.results, num_traces=self.train_step.num_traces)
         metrics = {f"eval/{name}": value for name, value in self.results.items() if value is not None}
@@ -201,6 +210,7 @@ class _Training:
             num_workers=self.config.data.num_workers,
             shard=sharding.host_shard(),
             quarantine=_quarantine(self.config, self.workdir),
+            cache=self.cache,
         )
 
 
@@ -212,8 +222,11 @@ def predict(
     mesh: jax.sharding.Mesh,
     folder: Path,
     progress: Progress,
+    cache: FrameCache | None = None,
 ) -> evaluation.Predictions:
     """Every video of a split once, with its views; bad ones are noted in ``folder/quarantine.jsonl``.
+
+    A cache that is given again finds the frames that it kept the last time.
 
     Where ``eval.batch_size`` does not fit the devices, batches are as much larger as it takes: each device has as many
     rows as padding every batch would give it, and what is left over in the last batch is padding that nobody counts.
@@ -227,6 +240,7 @@ def predict(
         shard=sharding.host_shard(),
         quarantine=_quarantine(config, folder),
         seed=config.train.seed,
+        cache=cache,
     )
     with batches:
         return evaluation.evaluate(
@@ -271,6 +285,7 @@ _FREE_TO_CHANGE = (
     "checkpoint.",
     "eval.",
     "data.num_workers",
+    "data.cache_gib",
     "data.root",
     "data.max_bad_fraction",
     "train.mesh",

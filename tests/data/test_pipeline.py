@@ -288,7 +288,7 @@ def test_threads_decode_the_clips_of_one_batch_at_the_same_time(dataset, monkeyp
     monkeypatch.setattr(clips_module, "load_views", None)
     monkeypatch.setattr(pipeline, "num_threads", lambda num_workers: 2)
 
-    def load(record, clips, *, seed):
+    def load(record, clips, *, seed, cache):
         both.wait()
         return np.zeros(clips.shape, np.uint8)
 

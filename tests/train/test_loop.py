@@ -148,6 +148,22 @@ def test_another_recipe_in_the_same_folder_is_refused(run, tiny):
         train(tiny(**{"train.seed": 1}), run.workdir)
 
 
+def test_frames_that_are_kept_change_nothing_and_may_be_allowed_or_not_when_a_run_goes_on(run, tiny, tmp_path):
+    messages = []
+
+    class Told(LoggingProgress):
+        def message(self, text):
+            messages.append(text)
+
+    half = train(tiny(**{"checkpoint.every_steps": 1, "checkpoint.keep_last": 9}), tmp_path / "a")
+    for step in (2, 3, 4):
+        shutil.rmtree(half.workdir / "checkpoints" / str(step))
+    result = train(tiny(**{"checkpoint.every_steps": 1, "data.cache_gib": 0.5}), half.workdir, progress=Told())
+    assert result.metrics == run.metrics
+    assert training_lines(result.workdir) == training_lines(run.workdir)
+    assert messages[-1] == "Kept 0.00 of 0.50 GiB of decoded frames, of 21 videos.", "both splits"
+
+
 def test_sigterm_saves_and_returns(tiny, tmp_path):
     class Terminate(LoggingProgress):
         def step(self, step, values):
