@@ -1,8 +1,12 @@
 """Decoded frames that stay in memory, so that a small data set is decoded once and not in every epoch.
 
-What is kept is all frames of one record at one short side, ``uint8``, under the record's video and stretch. Such frames
-are those that :class:`jaxvid.data.decode.VideoReader` gives, which do not depend on which others are asked for: a cache
-changes no pixel, and no order.
+What is kept is all frames of one record at one short side, ``uint8``, under the record's video and stretch. A frame of
+a sound file does not depend on which others are asked for: a cache changes no pixel, and no order. (In a damaged file
+whose damage the decoder does not notice, wrong pixels may depend on the key frame from which it began. Of five clips of
+each of 2100 damaged files in 14 formats, every one was called bad exactly where it is without a cache; 29 that are
+called sound, 25 of them VP8, had other wrong pixels.)
+
+A range of short sides makes every size of it an entry of its own: the more sizes, the more memory and the fewer hits.
 
 First come, first kept, until the budget is used up; nothing is ever dropped for something else. Every video comes once
 per epoch in a new random order, so that whatever was used last is needed last: dropping it first or last makes no

@@ -74,9 +74,10 @@ def train_batches(
       num_workers: decoding processes; 0 decodes in threads of this one.
       shard: ``(index, count)`` of this host, which yields the contiguous rows that belong to it in every batch.
       quarantine: is told of bad videos and may end the run; ``None``: they are only logged.
-      cache: keeps decoded frames for later epochs, and changes nothing else; ``None``: every epoch decodes. Each
-        process has its own, of an equal share of the budget, and batches go to the processes in turn: a video is
-        decoded once by every process that meets it, and twice the processes keep half as many different videos.
+      cache: keeps decoded frames for later epochs, and changes nothing else; ``None``: every epoch decodes. Of ``w``
+        processes each has its own, of ``1 / w`` of the budget. Batches go to them in turn, so that each must meet a
+        video itself: after ``e`` epochs ``1 - (1 - 1 / w)**e`` of the clips are found, if the budget is ``w`` times
+        what the videos take, and fewer if it is smaller.
 
     Returns:
       An iterator of :class:`jaxvid.types.Batch` with ``video`` ``uint8[N T H W 3]``; the last batch may hold padding
