@@ -33,6 +33,7 @@ or TPU was measured: there ``direct`` is the form that their libraries are writt
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -59,6 +60,11 @@ SLOW_CHANNELS = 16
 """XLA's fast convolutions on CPU begin above so many channels, of the input or of the output. Below, ``folded``
 concatenates frames too, and where that is not enough gives ``PACKED_FRAMES`` output frames at once."""
 PACKED_FRAMES = 2
+
+LARGE_FLOPS = 5e8
+GRADIENT_PARTS = 8
+"""From so much arithmetic on, ``folded`` computes a kernel's gradient as a sum over so many stretches of time: XLA's
+CPU convolution reads from a cache then, and several run side by side."""
 
 GROUPED_CHANNELS = 32
 GROUPED_PARTS = 8
@@ -219,6 +225,12 @@ def _conv2d(x: Array, kernel: Array, strides: tuple, pads: tuple, dilation: tupl
     unpadded = not any(map(sum, pads))
     if unpadded:
         pads = ((0, 0), (0, 1))  # XLA's CPU convolutions without any padding take up to 7 times longer
+    y = _convolve(x, kernel, tuple(strides), tuple(pads), tuple(dilation))
+    return y[:, :, :, : _out_size(width, kernel.shape[1], strides[1], (0, 0), dilation[1])] if unpadded else y
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(2, 3, 4))
+def _convolve(x: Array, kernel: Array, strides: tuple, pads: tuple, dilation: tuple) -> Array:
     y = lax.conv_general_dilated(
         x.reshape(-1, *x.shape[2:]),
         kernel,
@@ -227,9 +239,20 @@ def _conv2d(x: Array, kernel: Array, strides: tuple, pads: tuple, dilation: tupl
         rhs_dilation=dilation,
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
     )
-    if unpadded:
-        y = y[:, :, : _out_size(width, kernel.shape[1], strides[1], (0, 0), dilation[1])]
     return y.reshape(*x.shape[:2], *y.shape[1:])
+
+
+@_convolve.defjvp
+def _convolve_jvp(strides: tuple, pads: tuple, dilation: tuple, primals: tuple, tangents: tuple) -> tuple[Array, Array]:
+    """The derivative by the kernel, in parts, so that the gradient of the kernel is a sum over parts."""
+    (x, kernel), (of_x, of_kernel) = primals, tangents
+    convolve = functools.partial(_convolve, strides=strides, pads=pads, dilation=dilation)
+    y = convolve(x, kernel)
+    parts = min(x.shape[1], GRADIENT_PARTS if 2 * y.size * kernel[..., 0].size >= LARGE_FLOPS else 1)
+    ends = [x.shape[1] * k // parts for k in range(parts + 1)]
+    # Along time: the other axis may lie on several devices.
+    seen = [lax.slice_in_dim(x, *pair, axis=1) for pair in itertools.pairwise(ends)]
+    return y, convolve(of_x, kernel) + jnp.concatenate([convolve(part, of_kernel) for part in seen], axis=1)
 
 
 def _check(

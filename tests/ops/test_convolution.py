@@ -60,6 +60,7 @@ def test_every_form_equals_direct_in_value_and_gradient(case, form, monkeypatch)
     x, kernel, conv = _inputs(case)
     if form == "folded, tap by tap":
         monkeypatch.setattr(module, "SLOW_CHANNELS", 0)  # as for wide layers
+        monkeypatch.setattr(module, "LARGE_FLOPS", 0)  # as for large ones: the kernel's gradient in parts
     form = form.split(",")[0]
 
     @jax.jit  # one compilation a case
@@ -156,7 +157,8 @@ def test_bfloat16_in_bfloat16_out(case, implementation):
     + [("depthwise", "shifted")],
 )
 @pytest.mark.parametrize("axes", [{"data": 8}, {"data": 4, "model": 2}], ids=["data", "data and model"])
-def test_data_sharding_moves_no_sample(case, implementation, axes):
+def test_data_sharding_moves_no_sample(case, implementation, axes, monkeypatch):
+    monkeypatch.setattr(module, "LARGE_FLOPS", 0)
     """The compiled text gathers nothing; the kernel's gradient is summed over the devices, and by the right ones."""
     x, kernel, conv = _inputs(case)
     x = jax.random.normal(jax.random.key(2), (8, *x.shape[1:]))
@@ -175,6 +177,27 @@ def test_data_sharding_moves_no_sample(case, implementation, axes):
     apart = compiled(*jax.device_put((x, kernel), shardings["in_shardings"]))
     for received, expected in zip(apart, alone, strict=True):
         np.testing.assert_allclose(received, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("large", [True, False])
+def test_folded_has_forward_mode_and_second_derivatives(large, monkeypatch):
+    if large:
+        monkeypatch.setattr(module, "LARGE_FLOPS", 0)
+    x, kernel, conv = _inputs("dense")
+
+    @jax.jit
+    def both(x, kernel):
+        results = []
+        for name in ("direct", "folded"):
+
+            def loss(x, kernel, name=name):
+                return (conv(x, kernel, implementation=name) ** 2).sum()
+
+            results.append(jax.jvp(jax.grad(loss, argnums=(0, 1)), (x, kernel), (x, kernel)))
+        return results
+
+    for expected, received in zip(*map(jax.tree.leaves, both(x, kernel)), strict=True):
+        np.testing.assert_allclose(received, expected, rtol=1e-4, atol=1e-3)
 
 
 def test_shifted_can_be_differentiated_twice():
