@@ -25,6 +25,7 @@ def get_config(model: str = "srtg_r3d_18"):
     config.schedule.warmup_epochs = 1.0
     config.train.num_epochs = 22.0
     config.train.batch_size = 16
+    config.train.cpu_devices = 2
     config.eval.short_side = 45
     config.eval.crop_size = 40
     return config

@@ -13,6 +13,7 @@ _AT_LEAST_ONE = (
     "data.frame_stride",
     "data.crop_size",
     "train.batch_size",
+    "train.cpu_devices",
     "eval.batch_size",
     "eval.num_clips",
     "eval.short_side",

@@ -111,6 +111,7 @@ class TrainConfig:
     batch_size: int = 32  # clips over all devices and hosts
     label_smoothing: float = 0.0
     seed: int = 0
+    cpu_devices: int = 1  # devices that one host's CPU is split into; more of them keep more cores busy
     mesh: tuple[tuple[str, int], ...] = (("data", -1),)  # axes of the device mesh; -1: all devices that are left
     tensorboard: bool = True
 

@@ -74,11 +74,14 @@ def train(config: Config, workdir: str | Path, *, progress: Progress | None = No
             f"received {len(config.data.folds)} folds."
         )
     assemble.check_names(config)
+    progress = progress or LoggingProgress()
+    if notice := sharding.split_cpu(config.train.cpu_devices):
+        progress.message(notice)
     with ExitStack() as stack:
         workdir = make_output_folder("--workdir", workdir)
         stack.enter_context(_only_one_process(workdir))
         stop = stack.enter_context(_stop_signals())
-        return _Training(config, workdir, progress or LoggingProgress(), stack).run(stop)
+        return _Training(config, workdir, progress, stack).run(stop)
 
 
 class _Training:
@@ -288,6 +291,7 @@ _FREE_TO_CHANGE = (
     "data.cache_gib",
     "data.root",
     "data.max_bad_fraction",
+    "train.cpu_devices",
     "train.mesh",
     "train.tensorboard",
 )

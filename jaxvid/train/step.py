@@ -147,8 +147,12 @@ class TrainStep:
         (loss, (logits, updated)), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
         batch_stats = updated.get("batch_stats", state.batch_stats)
         finite = _all_finite((loss, grads, batch_stats))
-        following = self._update(state, grads).replace(batch_stats=batch_stats)
-        following = _choose(finite & (num_valid > 0), following, state).replace(step=state.step + 1)
+        following = jax.lax.cond(  # a branch, where a choice leaf by leaf would copy what the donated state held
+            finite & (num_valid > 0),
+            lambda state: self._update(state, grads).replace(batch_stats=batch_stats),
+            lambda state: state,
+            state,
+        ).replace(step=state.step + 1)
         right = mask & (jnp.argmax(logits, axis=-1) == batch["label"])
         metrics = {
             "loss": loss,
@@ -248,15 +252,6 @@ def _fill_invalid(video: Array, mask: Array) -> jax.Array:
 
 def _all_finite(tree: Any) -> jax.Array:
     return jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(tree)]).all()
-
-
-def _choose(condition: jax.Array, if_true: TrainState, if_false: TrainState) -> TrainState:
-    """One state or the other, leaf by leaf; the key, which no update changes, is left out of it."""
-    key = if_false.key
-    chosen = jax.tree.map(
-        lambda a, b: jnp.where(condition, a, b), if_true.replace(key=None), if_false.replace(key=None)
-    )
-    return chosen.replace(key=key)
 
 
 def _gate_metrics(gates: Mapping[str, Any]) -> Metrics:

@@ -31,6 +31,32 @@ def test_the_configured_mesh_takes_every_device():
     assert set(mesh.devices.flat) == set(jax.devices())
 
 
+def _devices_after(script: str, **environment: str) -> list[str]:
+    """Lines that a program prints in which no device has been used before."""
+    lines = "import jax; from jaxvid.train.sharding import split_cpu\n" + textwrap.dedent(script)
+    clean = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"} | environment
+    return subprocess.run(
+        [sys.executable, "-c", lines], env=clean | {"JAX_PLATFORMS": "cpu"}, check=True, capture_output=True, text=True
+    ).stdout.splitlines()
+
+
+def test_a_cpu_is_split_before_its_first_use_and_not_after():
+    told = _devices_after(
+        """
+        print(split_cpu(1), split_cpu(2), jax.device_count(), split_cpu(2))
+        print(split_cpu(3), jax.device_count())
+        """
+    )
+    sentence = "The CPU stays 2 devices, settled before train.cpu_devices=3 was read."
+    assert told == ["None None 2 None", f"{sentence} 2"]
+
+
+def test_devices_that_the_environment_asks_for_stay():
+    flags = "--xla_force_host_platform_device_count=3"
+    told = _devices_after("print(split_cpu(2), jax.device_count())", XLA_FLAGS=flags)
+    assert told == ["The CPU stays 3 devices, settled before train.cpu_devices=2 was read. 3"]
+
+
 def test_a_host_reads_the_share_with_its_own_index(monkeypatch):
     assert sharding.host_shard() == (0, 1)
     monkeypatch.setattr(jax, "process_index", lambda: 1)
