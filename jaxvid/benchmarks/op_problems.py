@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from types import MappingProxyType
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 import jax
 
 from jaxvid import ops
+from jaxvid.benchmarks import flax_cells
 from jaxvid.benchmarks.op_shapes import OpCase, frozen_options
 from jaxvid.ops import convolution, soft_pooling
 from jaxvid.ops.recurrence import NUM_GATES
@@ -30,6 +31,8 @@ class Problem:
       backward_flops: of the backward pass alone.
       extra: other inputs.
       gradients_of: positions in ``shapes`` of what the backward pass differentiates; ``None`` means all.
+      layouts: name of an implementation with inputs of its own -> what makes them of the common ones, before the clock
+        runs; then ``gradients_of`` is ``None``.
     """
 
     shapes: tuple[tuple[int, ...], ...]
@@ -40,6 +43,7 @@ class Problem:
     backward_flops: int
     extra: tuple = ()
     gradients_of: tuple[int, ...] | None = None
+    layouts: Mapping[str, Callable] = field(default_factory=dict)
 
 
 def _conv3d(case: OpCase) -> Problem:
@@ -88,12 +92,23 @@ def _recur(case: OpCase) -> Problem:
     wide = NUM_GATES[cell] * channels
     of_layer = ((channels, wide), (channels, wide), (wide,), (wide,))
 
-    def run(function: Callable, x: Any, *weights: Any) -> Any:
-        return function(x, [ops.LayerWeights(*weights[k : k + 4]) for k in range(0, len(weights), 4)], cell=cell)
+    def stack(x: Any, *weights: Any) -> tuple[Any, list[ops.LayerWeights]]:
+        return x, [ops.LayerWeights(*weights[k : k + 4]) for k in range(0, len(weights), 4)]
+
+    def run(function: Callable, *inputs: Any) -> Any:
+        return function(*stack(*inputs), cell=cell)
+
+    def to_flax(name: str, *inputs: Any) -> list[Any]:
+        x, layers = stack(*inputs)
+        return [x, *(flax_cells.to_params(name, layer) for layer in layers)]
 
     names = {"default": partial(run, ops.recur), "reference": partial(run, ops.recur_reference)}
+    of_flax = flax_cells.NAMES.get(cell, ())
+    names |= {f"flax {name}": partial(flax_cells.run, name) for name in of_flax}
+    layouts = {f"flax {name}": partial(to_flax, name) for name in of_flax}
     flops = math.prod(case.shape[:2]) * num_layers * 2 * 2 * channels * wide
-    return Problem((case.shape, *of_layer * num_layers), names, "reference", names["default"], flops, 2 * flops)
+    shapes = (case.shape, *of_layer * num_layers)
+    return Problem(shapes, names, "reference", names["default"], flops, 2 * flops, layouts=layouts)
 
 
 def _select_frames(case: OpCase) -> Problem:

@@ -105,15 +105,18 @@ _SOFTPOOL = tuple(
     for case in group
 )
 
+_RECURRENCES = (
+    *(_recur((8, T, C), cell) for cell in ("lstm", "gru") for C in (64, 256) for T in (8, 16, 32)),
+    *(_recur((8, 16, C), cell) for cell in ("lstm", "gru") for C in (1024, 2048)),  # more takes minutes
+    _recur((2, 3, 5), "lstm", quick=True),
+    _recur((2, 3, 5), "gru", quick=True),
+)
+
 CASES: tuple[OpCase, ...] = (
     *_CONVOLUTIONS,
     *_SOFTPOOL,
     *_POOLINGS,
-    _recur((8, 8, 64), "lstm"),
-    _recur((8, 16, 256), "lstm"),
-    _recur((8, 16, 1024), "lstm"),
-    _recur((8, 16, 256), "gru"),
-    _recur((2, 3, 5), "lstm", quick=True),
+    *_RECURRENCES,
     OpCase("select_frames", (4, 16, 28, 28, 64), {"select": "lowest"}),
     OpCase("select_frames", (2, 6, 4, 3, 5), {"select": "largest_squared"}, quick=True),
     OpCase("resize_trilinear", (4, 8, 14, 14, 64), {"size": (16, 28, 28)}),

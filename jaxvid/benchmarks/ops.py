@@ -93,9 +93,10 @@ def _bench_case(case: OpCase, dtype: Any, peaks: Mapping[str, float], runs: int)
             "bytes": moved[direction],
             "flops": problem.flops if direction == "forward" else problem.flops + problem.backward_flops,
         }
-        inputs: tuple = (arrays, problem.extra)
+        rest: tuple = (problem.extra,)
         if direction != "forward":
-            inputs += (_noise(result.shape, result.dtype, 99),)
+            rest += (_noise(result.shape, result.dtype, 99),)
+        inputs = (arrays, *rest)
         default = _lowered(problem.default, inputs, wanted)
         reference = None
         # The reference comes first, since the others are compared with it.
@@ -112,9 +113,13 @@ def _bench_case(case: OpCase, dtype: Any, peaks: Mapping[str, float], runs: int)
                 "reference": problem.reference,
                 **peaks,
             }
+            own, chosen = inputs, wanted
+            if name in problem.layouts:
+                own = (list(problem.layouts[name](*arrays)), *rest)
+                chosen = range(len(own[0]))
             try:
-                lowered = _lowered(problem.implementations[name], inputs, wanted)
-                timing, calls = _measure(lowered.compile(), inputs, runs)
+                lowered = _lowered(problem.implementations[name], own, chosen)
+                timing, calls = _measure(lowered.compile(), own, runs)
             except (ValueError, NotImplementedError, RuntimeError) as error:
                 skipped = f"{type(error).__name__}: {str(error).splitlines()[0]}"
                 yield line | {"median_ms": None, "fraction_of_peak": None, "skipped": skipped} | describe_machine()

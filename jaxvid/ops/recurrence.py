@@ -7,8 +7,9 @@ depends on the previous step. Arithmetic and carries are float32 whatever the in
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +19,9 @@ from jaxvid.ops.choices import require_choice
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Float
+
+    Gates = tuple[Array, ...]
+    State = tuple[Array, ...]
 
 NUM_GATES = MappingProxyType({"lstm": 4, "peephole_lstm": 4, "gru": 3, "rnn": 1})
 """Cell name -> number ``G`` of matrices stacked along the last axis of a kernel (LSTM: i f g o; GRU: r z n)."""
@@ -60,7 +64,9 @@ def recur(x: Float[Array, "N T I"], weights: Sequence[LayerWeights], *, cell: st
         cell: One of ``lstm``, ``peephole_lstm``, ``gru``, ``rnn``.
 
     Returns:
-        ``h`` of the top layer at every step, in the dtype of ``x``; values lie in (-1, 1).
+        ``h`` of the top layer at every step, in the dtype of ``x``; values lie in (-1, 1). It has a ``custom_vjp``:
+        reverse mode of any order and forward over reverse (``jax.hessian``) work, ``jax.jvp`` of the function itself
+        does not (:func:`recur_reference` has it).
 
     Raises:
         ValueError: Unknown cell, no layer, or a kernel whose shape does not fit the cell.
@@ -110,49 +116,90 @@ def _matmul(a: Array, b: Array) -> Array:
 
 def _scan_layer(x: Array, w: LayerWeights, cell: str) -> Array:
     """One layer on time-major float32 ``[T N I] -> [T N C]``."""
-    projected = _matmul(x, w.input_kernel) + w.input_bias
-    if cell != "gru":  # the GRU's recurrent bias sits behind its reset gate and cannot be hoisted
-        projected = projected + w.recurrent_bias
-    zeros = jnp.zeros((x.shape[1], w.recurrent_kernel.shape[0]), jnp.float32)
-    start = (zeros, zeros) if "lstm" in cell else zeros
-    _, outputs = lax.scan(lambda carry, a: _STEPS[cell](carry, a, w), start, projected)
-    return outputs
+    projected = _split(_matmul(x, w.input_kernel) + w.input_bias, cell)
+    return _recurrence(cell, projected, w.recurrent_kernel, w.recurrent_bias, w.peephole)
 
 
-def _lstm_step(carry: tuple[Array, Array], a: Array, w: LayerWeights) -> tuple[tuple[Array, Array], Array]:
-    h, c = carry
-    i, f, g, o = jnp.split(a + _matmul(h, w.recurrent_kernel), 4, axis=-1)
+def _split(stacked: Array, cell: str) -> Gates:
+    return tuple(jnp.split(stacked, NUM_GATES[cell], axis=-1))
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _recurrence(cell: str, projected: Gates, kernel: Array, bias: Array, peephole: Array | None) -> Array:
+    """What depends on the previous step: every gate's projected input ``[T N C]`` -> ``h`` ``[T N C]``."""
+    return _walk(cell, projected, kernel, bias, peephole)[1][0]
+
+
+def _walk(cell: str, projected: Gates, kernel: Array, bias: Array, peephole: Array | None) -> tuple[Gates, State]:
+    """The sums that enter the cell at every step, and the states that leave it, ``h`` first."""
+
+    def step(state: State, of_x: Gates) -> tuple[State, tuple[Gates, State]]:
+        of_h = _split(_matmul(state[0], kernel) + bias, cell)
+        if cell == "gru":  # the reset gate comes between the two parts of the candidate
+            gates = (of_x[0] + of_h[0], of_x[1] + of_h[1], of_h[2], of_x[2])
+        else:
+            gates = tuple(a + b for a, b in zip(of_x, of_h, strict=True))
+        state = _CELLS[cell](gates, state, peephole)
+        return state, (gates, state)
+
+    zeros = jnp.zeros_like(projected[0][0])
+    return lax.scan(step, (zeros, zeros) if "lstm" in cell else (zeros,), projected)[1]
+
+
+def _recurrence_forward(cell: str, projected: Gates, kernel: Array, bias: Array, peephole: Array | None) -> Any:
+    gates, states = _walk(cell, projected, kernel, bias, peephole)
+    return states[0], (gates, states, kernel, peephole)
+
+
+def _recurrence_backward(cell: str, saved: Any, cotangent: Array) -> Any:
+    gates, states, kernel, peephole = saved
+    before = jax.tree.map(lambda s: jnp.concatenate([jnp.zeros_like(s[:1]), s[:-1]]), states)
+
+    def step(d_state: State, at_t: Any) -> tuple[State, Any]:
+        gates_t, before_t, cotangent_t = at_t
+        _, pull = jax.vjp(_CELLS[cell], gates_t, before_t, peephole)
+        d_gates, (d_h, *d_rest), d_peephole = pull((d_state[0] + cotangent_t, *d_state[1:]))
+        d_of_h = jnp.concatenate(d_gates[: NUM_GATES[cell]], axis=-1)
+        d_h = d_h + _matmul(d_of_h, kernel.T)
+        return (d_h, *d_rest), (d_of_h, d_gates[NUM_GATES[cell] :], d_peephole)
+
+    end = jax.tree.map(lambda s: jnp.zeros_like(s[0]), states)
+    _, (d_of_h, d_last, d_peephole) = lax.scan(step, end, (gates, before, cotangent), reverse=True)
+    # One product over all steps: as a carry of the scan, this [C G*C] array would be read and written T times.
+    d_kernel = jnp.einsum("tni,tnj->ij", before[0], d_of_h, precision=lax.Precision.HIGHEST)
+    d_projected = (*_split(d_of_h, cell)[: NUM_GATES[cell] - len(d_last)], *d_last)
+    return d_projected, d_kernel, d_of_h.sum((0, 1)), jax.tree.map(lambda d: d.sum(0), d_peephole)
+
+
+_recurrence.defvjp(_recurrence_forward, _recurrence_backward)
+
+
+def _lstm(gates: Gates, state: State, peephole: Array | None) -> State:
+    i, f, g, o = gates
+    c = state[1]
+    if peephole is not None:
+        i, f = i + peephole[0] * c, f + peephole[1] * c
     c = jax.nn.sigmoid(f) * c + jax.nn.sigmoid(i) * jnp.tanh(g)
-    h = jax.nn.sigmoid(o) * jnp.tanh(c)
-    return (h, c), h
+    if peephole is not None:
+        o = o + peephole[2] * c
+    return jax.nn.sigmoid(o) * jnp.tanh(c), c
 
 
-def _peephole_lstm_step(carry: tuple[Array, Array], a: Array, w: LayerWeights) -> tuple[tuple[Array, Array], Array]:
-    h, c = carry
-    i, f, g, o = jnp.split(a + _matmul(h, w.recurrent_kernel), 4, axis=-1)
-    p_i, p_f, p_o = cast("Array", w.peephole)  # this cell is refused without them
-    c = jax.nn.sigmoid(f + p_f * c) * c + jax.nn.sigmoid(i + p_i * c) * jnp.tanh(g)
-    h = jax.nn.sigmoid(o + p_o * c) * jnp.tanh(c)
-    return (h, c), h
+def _gru(gates: Gates, state: State, peephole: None) -> State:
+    r, z, n_of_h, n_of_x = gates
+    n = jnp.tanh(n_of_x + jax.nn.sigmoid(r) * n_of_h)
+    z = jax.nn.sigmoid(z)
+    return ((1 - z) * n + z * state[0],)
 
 
-def _gru_step(h: Array, a: Array, w: LayerWeights) -> tuple[Array, Array]:
-    r_x, z_x, n_x = jnp.split(a, 3, axis=-1)
-    r_h, z_h, n_h = jnp.split(_matmul(h, w.recurrent_kernel) + w.recurrent_bias, 3, axis=-1)
-    n = jnp.tanh(n_x + jax.nn.sigmoid(r_x + r_h) * n_h)
-    z = jax.nn.sigmoid(z_x + z_h)
-    h = (1 - z) * n + z * h
-    return h, h
+def _rnn(gates: Gates, state: State, peephole: None) -> State:
+    return (jnp.tanh(gates[0]),)
 
 
-def _rnn_step(h: Array, a: Array, w: LayerWeights) -> tuple[Array, Array]:
-    h = jnp.tanh(a + _matmul(h, w.recurrent_kernel))
-    return h, h
-
-
-_STEPS: Mapping[str, Callable[[Any, Array, LayerWeights], tuple[Any, Array]]] = MappingProxyType(
-    {"lstm": _lstm_step, "peephole_lstm": _peephole_lstm_step, "gru": _gru_step, "rnn": _rnn_step}
+_CELLS: Mapping[str, Callable[[Gates, State, Any], State]] = MappingProxyType(
+    {"lstm": _lstm, "peephole_lstm": _lstm, "gru": _gru, "rnn": _rnn}
 )
+"""Cell -> its elementwise part; the GRU has its candidate's two parts as two gates, that of ``h`` first."""
 
 
 def _check(x: Array, weights: Sequence[LayerWeights], cell: str) -> None:

@@ -129,14 +129,91 @@ def test_laws(cell):
     np.testing.assert_array_equal(half, exact.astype(jnp.bfloat16))  # rounded once, at the end
 
 
-def test_input_projections_are_hoisted_out_of_the_scan():
-    weights = _weights("lstm", (3, 4, 4))
-    jaxpr = jax.make_jaxpr(lambda x: recur(x, weights, cell="lstm"))(jnp.zeros((2, 7, 3)))
-    outside = [e.primitive.name for e in jaxpr.jaxpr.eqns]
-    scans = [e for e in jaxpr.jaxpr.eqns if e.primitive.name == "scan"]
-    inside = [[e.primitive.name for e in scan.params["jaxpr"].jaxpr.eqns].count("dot_general") for scan in scans]
-    assert [scan.params["length"] for scan in scans] == [7, 7]
-    assert (outside.count("dot_general"), inside) == (2, [1, 1])
+def _in_float64(x: np.ndarray, weights: list, cell: str) -> np.ndarray:
+    """The cells once more, in NumPy."""
+
+    def sigmoid(a):
+        return 1 / (1 + np.exp(-a))
+
+    for w, u, b, r, p in weights:
+        h = c = np.zeros((x.shape[0], u.shape[0]))
+        outputs = []
+        for t in range(x.shape[1]):
+            of_x, of_h = (np.split(a, NUM_GATES[cell], -1) for a in (x[:, t] @ w + b, h @ u + r))
+            if cell == "rnn":
+                h = np.tanh(of_x[0] + of_h[0])
+            elif cell == "gru":
+                z = sigmoid(of_x[1] + of_h[1])
+                h = (1 - z) * np.tanh(of_x[2] + sigmoid(of_x[0] + of_h[0]) * of_h[2]) + z * h
+            else:
+                i, f, g, o = (a + b for a, b in zip(of_x, of_h, strict=True))
+                p_i, p_f, p_o = np.zeros((3, 1)) if p is None else p
+                c = sigmoid(f + p_f * c) * c + sigmoid(i + p_i * c) * np.tanh(g)
+                h = sigmoid(o + p_o * c) * np.tanh(c)
+            outputs.append(h)
+        x = np.stack(outputs, 1)
+    return x
+
+
+@pytest.mark.parametrize(("num_frames", "num_layers"), [(1, 1), (2, 3), (8, 2), (33, 1)])
+@pytest.mark.parametrize("cell", CELLS)
+def test_values_and_gradients_in_float64(cell, num_frames, num_layers):
+    """At any length and depth: the gradient of each array along a random direction is a difference quotient."""
+    weights = _weights(cell, (3,) + (2,) * num_layers)
+    x = jax.random.normal(jax.random.key(3), (2, num_frames, 3))
+    cotangent = np.sin(np.arange(4.0 * num_frames)).reshape(2, num_frames, 2)
+    y, pull = jax.vjp(lambda x, w: recur(x, w, cell=cell), x, weights)
+    leaves, tree = jax.tree.flatten((x, weights))
+    exact = [np.asarray(leaf, np.float64) for leaf in leaves]
+    np.testing.assert_allclose(y, _in_float64(*jax.tree.unflatten(tree, exact), cell), rtol=1e-5, atol=1e-6)
+    random = np.random.default_rng(0)
+    for k, gradient in enumerate(jax.tree.leaves(pull(jnp.asarray(cotangent, jnp.float32)))):
+        direction = random.standard_normal(exact[k].shape)
+        ends = []
+        for step in (1e-5, -1e-5):
+            moved = [leaf + step * direction if j == k else leaf for j, leaf in enumerate(exact)]
+            ends.append((_in_float64(*jax.tree.unflatten(tree, moved), cell) * cotangent).sum())
+        np.testing.assert_allclose((gradient * direction).sum(), (ends[0] - ends[1]) / 2e-5, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("cell", ["peephole_lstm", "gru"])
+def test_second_derivatives_in_reverse_and_forward_over_reverse(cell):
+    weights = _weights(cell, (2, 2))
+    x = jax.random.normal(jax.random.key(4), (1, 2, 2))
+    direction = jax.tree.map(jnp.cos, weights)
+
+    def products(function):
+        gradient = jax.grad(lambda w: jnp.sum(function(x, w, cell=cell) ** 2))
+        forward = jax.jvp(gradient, (weights,), (direction,))[1]
+        reverse = jax.grad(lambda w: sum(jax.tree.leaves(jax.tree.map(jnp.vdot, gradient(w), direction))))(weights)
+        return forward, reverse
+
+    received, expected = jax.jit(lambda: (products(recur), products(recur_reference)))()
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), received, expected)
+    assert max(np.abs(leaf).max() for leaf in jax.tree.leaves(expected)) > 1e-2
+    with pytest.raises(TypeError, match="forward-mode"):
+        jax.jvp(lambda x: recur(x, weights, cell=cell), (x,), (x,))
+
+
+def test_sequences_may_be_mapped():
+    weights = _weights("gru", (3, 4))
+    x = jax.random.normal(jax.random.key(5), (3, 2, 5, 3))
+    apart = jnp.stack([recur(clip, weights, cell="gru") for clip in x])
+    np.testing.assert_allclose(jax.vmap(lambda clip: recur(clip, weights, cell="gru"))(x), apart, rtol=1e-6, atol=1e-7)
+
+
+def test_what_does_not_recur_is_outside_of_the_scan():
+    """The products with the input kernel, and the gradient of the recurrent one: in the loop is one product a step."""
+    weights, x = _weights("lstm", (3, 4)), jnp.zeros((2, 7, 3))
+    jaxpr = jax.make_jaxpr(jax.grad(lambda w: jnp.sum(recur(x, w, cell="lstm"))))(weights).jaxpr
+    scans = [e for e in jaxpr.eqns if e.primitive.name == "scan"]
+    assert [(scan.params["length"], scan.params["reverse"]) for scan in scans] == [(7, False), (7, True)]
+    for scan in scans:
+        inside = str(scan.params["jaxpr"])
+        assert inside.count("dot_general[") == 1
+        carries = scan.params["jaxpr"].out_avals[: scan.params["num_carry"]]
+        assert [aval.shape for aval in carries] == [(2, 4), (2, 4)]
+    assert sum(e.primitive.name == "dot_general" for e in jaxpr.eqns) == 3  # x W, and the gradients of W and U
 
 
 @pytest.mark.parametrize("function", [recur, recur_reference])
