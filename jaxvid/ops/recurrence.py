@@ -1,7 +1,30 @@
 """Recurrence over time: LSTM, LSTM with peepholes, GRU and the plain (Elman) RNN, one or more layers.
 
-The input projections of all ``T`` steps are one matrix product ahead of the scan; the scan itself carries only what
-depends on the previous step. Arithmetic and carries are float32 whatever the input's dtype is.
+The input projections of all ``T`` steps are one matrix product ahead of the scan, the gradient of the recurrent kernel
+is one product after the reversed scan; the scans themselves hold only what depends on the previous step. Arithmetic and
+carries are float32 whatever the input's dtype is.
+
+Milliseconds, forward / forward and backward, of two layers at batch 8 on a CPU (two cores of an AMD EPYC in shared use,
+jax 0.10.2, flax 0.12.8; the fastest of several interleaved calls; ``jaxvid bench ops --op=recur`` measures the same
+formulations). Flax is the faster one of its cells for each figure:
+
+=====  ===  =====  =============  =============
+cell   T    C      ``recur``      Flax
+=====  ===  =====  =============  =============
+lstm   8    64     0.18 / 0.60    0.23 / 0.80
+lstm   32   64     0.52 / 2.45    0.59 / 3.15
+lstm   16   256    3.54 / 14.2    3.42 / 22.1
+lstm   16   1024   90 / 394       160 / 801
+lstm   8    2048   209 / 848      364 / 1415
+gru    8    64     0.14 / 0.48    0.18 / 0.85
+gru    32   64     0.44 / 1.55    0.56 / 2.70
+gru    16   256    2.31 / 8.99    2.26 / 14.1
+gru    16   1024   47 / 140       88 / 371
+gru    8    2048   129 / 484      196 / 967
+=====  ===  =====  =============  =============
+
+The unrolled reference takes 0.17 / 0.82 at lstm 8x64, and 137 forward at lstm 16x1024. A scan unrolled at T = 8, C = 64
+runs forward in the time of this one, in which every gate is an array of its own, and compiles about 4 times longer.
 """
 
 from __future__ import annotations
