@@ -211,8 +211,7 @@ def test_what_does_not_recur_is_outside_of_the_scan():
     for scan in scans:
         inside = str(scan.params["jaxpr"])
         assert inside.count("dot_general[") == 1
-        carries = scan.params["jaxpr"].out_avals[: scan.params["num_carry"]]
-        assert [aval.shape for aval in carries] == [(2, 4), (2, 4)]
+        assert (4, 16) not in [variable.aval.shape for variable in scan.outvars]  # no gradient of U is carried
     assert sum(e.primitive.name == "dot_general" for e in jaxpr.eqns) == 3  # x W, and the gradients of W and U
 
 
