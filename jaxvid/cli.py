@@ -61,6 +61,7 @@ _EXAMPLES = {
   jaxvid bench ops --json > ops.jsonl                               every operator, as a share of this machine's peak
   jaxvid bench ops --op=conv3d --plot=conv3d.png
   jaxvid bench plot ops.jsonl --output=ops.png
+  jaxvid bench plot ops.jsonl --output=ops.md
 """,
     "doctor": """examples:
   jaxvid doctor
@@ -215,7 +216,12 @@ def _build_parser() -> argparse.ArgumentParser:
     bench.add_argument("--quick", action="store_true", help="ops: small shapes, which show only that everything runs")
     bench.add_argument("--dtype", metavar="NAME", help="ops: default float32, and bfloat16 too where it is not a CPU")
     bench.add_argument("--plot", metavar="PNG", help="ops: also draw the fractions of the peak")
-    bench.add_argument("--output", default="ops.png", metavar="PNG", help="plot: the picture (default: %(default)s)")
+    bench.add_argument(
+        "--output",
+        default="ops.png",
+        metavar="FILE",
+        help="plot: the picture, or a table where the name ends in .md (default: %(default)s)",
+    )
 
     doctor = _command(commands, "doctor", "Is this machine ready? One line per check, and how to mend it.", run=_doctor)
     doctor.add_argument("--json", action="store_true", help="a JSON list")
@@ -350,10 +356,14 @@ def _bench(options: argparse.Namespace, overrides: dict[str, str]) -> int:
             f"FILE.jsonl belongs to 'jaxvid bench plot' and to no other, received {options.name} and {options.file}."
         )
     if options.name == "plot":
-        from jaxvid.benchmarks import plot
+        from jaxvid.benchmarks import plot, table
 
-        plot.draw_ops(plot.read_lines(options.file)).savefig(options.output, dpi=150)
-        print(f"picture: {options.output}")
+        lines = plot.read_lines(options.file)
+        if options.output.endswith(".md"):
+            Path(options.output).write_text(table.format_ops(lines), encoding="utf-8")
+        else:
+            plot.draw_ops(lines).savefig(options.output, dpi=150)
+        print(f"written: {options.output}")
         return 0
     if options.plot and options.name != "ops":
         raise UsageError(f"--plot belongs to 'jaxvid bench ops', received it with {options.name}.")

@@ -210,9 +210,11 @@ def test_bench_ops_prints_json_and_draws_and_plot_draws_the_same(tmp_path, capsy
     assert {line["op"] for line in lines} == {"temporal_shift"}
     (tmp_path / "ops.jsonl").write_text(out)
     assert cli.main(["bench", "plot", str(tmp_path / "ops.jsonl"), f"--output={pictures[1]}"]) == 0
-    assert capsys.readouterr().out == f"picture: {pictures[1]}\n"
+    assert capsys.readouterr().out == f"written: {pictures[1]}\n"
     with Image.open(pictures[0]) as a, Image.open(pictures[1]) as b:
         assert a.tobytes() == b.tobytes()
+    assert cli.main(["bench", "plot", str(tmp_path / "ops.jsonl"), f"--output={tmp_path / 'ops.md'}"]) == 0
+    assert "## temporal_shift" in (tmp_path / "ops.md").read_text()
 
 
 @pytest.mark.parametrize(

@@ -53,10 +53,10 @@ def draw_ops(lines: Iterable[Mapping[str, Any]]) -> Figure:
     measured = [line for line in lines if line.get("benchmark") == "ops" and line["median_ms"] is not None]
     if not measured:
         raise ValueError("the picture must have at least one measured line of 'jaxvid bench ops', received 0.")
-    rows = list(dict.fromkeys(map(_row, measured)))
+    rows = list(dict.fromkeys(map(case_name, measured)))
     names = list(dict.fromkeys(line["implementation"] for line in measured))
     colours = {name: colormaps["tab10"](k % 10) for k, name in enumerate(names)}
-    slots = {row: [n for n in names if any(_row(v) == row and v["implementation"] == n for v in measured)]
+    slots = {row: [n for n in names if any(case_name(v) == row and v["implementation"] == n for v in measured)]
              for row in rows}  # fmt: skip
     figure = Figure(figsize=(13, 1.6 + 0.17 * sum(len(slots[row]) + 0.8 for row in rows)), layout="constrained")
     axes = figure.subplots(1, 2, sharey=True)
@@ -68,7 +68,7 @@ def draw_ops(lines: Iterable[Mapping[str, Any]]) -> Figure:
     for axis, direction in zip(axes, DIRECTIONS, strict=True):
         for line in (line for line in measured if line["direction"] == direction):
             name, share = line["implementation"], line["fraction_of_peak"]
-            place = places[_row(line), name]
+            place = places[case_name(line), name]
             axis.barh(place, min(share, 1.5), 0.9, color=colours[name],
                       edgecolor="black" if line["is_default"] else "none", linewidth=1)  # fmt: skip
             axis.text(min(share, 1.5) + 0.01, place, f"{share:.2g}", va="center", fontsize=6)
@@ -89,8 +89,8 @@ def draw_ops(lines: Iterable[Mapping[str, Any]]) -> Figure:
     return figure
 
 
-def _row(line: Mapping[str, Any]) -> str:
-    """The operator, its input, and the options that tell its cases apart."""
+def case_name(line: Mapping[str, Any]) -> str:
+    """The operator, its input, and the options that tell its cases apart, of one line."""
     options = line["options"]
     words = [line["op"], "x".join(map(str, line["shape"]))]
     words += ["x".join(map(str, options[name])) for name in ("kernel", "window", "size") if name in options]
