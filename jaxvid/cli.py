@@ -362,7 +362,7 @@ def _bench(options: argparse.Namespace, overrides: dict[str, str]) -> int:
         if options.output.endswith(".md"):
             Path(options.output).write_text(table.format_ops(lines), encoding="utf-8")
         else:
-            plot.draw_ops(lines).savefig(options.output, dpi=150)
+            plot.draw_ops(lines).savefig(options.output, dpi=100)
         print(f"written: {options.output}")
         return 0
     if options.plot and options.name != "ops":
@@ -374,7 +374,7 @@ def _bench(options: argparse.Namespace, overrides: dict[str, str]) -> int:
     if options.plot:
         from jaxvid.benchmarks import plot
 
-        plot.draw_ops(lines).savefig(options.plot, dpi=150)
+        plot.draw_ops(lines).savefig(options.plot, dpi=100)
     return 0
 
 

@@ -80,7 +80,9 @@ def draw_ops(lines: Iterable[Mapping[str, Any]]) -> Figure:
     axes[0].set_yticks(centres, rows, fontsize=7)
     axes[0].set_ylim(top, -1)
     handles = [axes[1].barh(0, 0, color=colours[name]) for name in names]
-    figure.legend(handles, names, loc="outside upper right", ncols=len(names), frameon=False)
+    figure.legend(
+        handles, names, loc="outside lower right", ncols=min(5, len(names)), frameon=False
+    )  # the title is above
     first = measured[0]
     device = first.get("device", "")
     figure.suptitle(

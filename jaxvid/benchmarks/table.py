@@ -63,10 +63,12 @@ def _row(name: str, found: Mapping[str, Mapping[str, Any]]) -> str:
         if line is None:
             cells += ["", "", ""]
         elif line["median_ms"] is None:
-            cells += [line["skipped"].replace("|", "/"), "", ""]
+            reason = line["skipped"].replace("|", "/")
+            cells += ["" if reason in cells else reason, "", ""]
         else:
             ratio = line["ratio_to_reference"]
-            cells += [f"{line['median_ms']:.3g}", f"{line['fraction_of_peak']:.2g}"]
+            ms = line["median_ms"]
+            cells += [f"{ms:.0f}" if ms >= 1000 else f"{ms:.3g}", f"{line['fraction_of_peak']:.2g}"]
             cells += ["" if ratio is None else f"{ratio:.2g}"]
     default = any(line.get("is_default") for line in found.values())
     return f"| {f'**{name}**' if default else name} | " + " | ".join(cells) + " |"

@@ -1,33 +1,34 @@
 """3-D convolution in four formulations that compute the same numbers.
 
 ``implementation=None`` is ``direct`` everywhere but on CPU: there it is ``folded``, or ``shifted`` where the kernel is
-depthwise. Milliseconds of processor time, forward / forward with gradients (of the kernel only, in the stem), float32,
-batch 16, the shapes of an r3d_18 of width 16 on 16x64x64:
+depthwise. Milliseconds, forward / forward with both gradients, float32; batch 16 at the shapes of an r3d_18 of width 16
+on 16x64x64, then batch 2 at width 64 (``docs/operators_cpu.md`` has all, made by ``jaxvid bench ops``):
 
 =============================  =============  =============
 layer                          direct         folded
 =============================  =============  =============
-3x7x7, 3 -> 16, stride 1 2 2   1094 / 3279     114 / 246
-3x3x3, 16 -> 16, 8x16x16       45 / 139        9.4 / 35
-3x3x3, 16 -> 32, stride 2      8.0 / 441       1.7 / 8.4
-3x3x3, 32 -> 32, 4x8x8         12 / 36         2.2 / 8.1
-3x3x3, 64 -> 64, 2x4x4         4.0 / 11        0.8 / 2.5
-3x3x3, 128 -> 128, 1x2x2       2.6 / 8.5       2.5 / 5.4
-1x1x1, 16 -> 32, stride 2      0.7 / 19        0.2 / 0.8
-3x1x1, 32 -> 16, 8x16x16       11 / 29         2.2 / 13
+3x7x7, 3 -> 16, stride 1 2 2   571 / 1680     79 / 160
+3x3x3, 16 -> 16, 8x16x16       27 / 71        6.0 / 22
+3x3x3, 16 -> 32, stride 2      3.3 / 226      1.6 / 6.4
+3x3x3, 32 -> 32, 4x8x8         6.9 / 21       2.0 / 6.5
+3x3x3, 64 -> 64, 2x4x4         2.1 / 6.1      0.8 / 2.7
+3x3x3, 128 -> 128, 1x2x2       1.4 / 4.2      0.3 / 0.6
+1x1x1, 16 -> 32, stride 2      0.3 / 11       0.2 / 0.5
+3x1x1, 32 -> 16, 8x16x16       5.6 / 16       1.7 / 11
+3x3x3, 64 -> 64, 8x56x56       174 / 626      124 / 257
+1x3x3, 64 -> 64, 8x56x56       72 / 255       58 / 81
+3x1x1, 64 -> 64, 8x56x56       21 / 80        19 / 86
 =============================  =============  =============
 
-Depthwise, batch 2, ``folded`` and ``shifted``: 3x3x3, 108 channels, 16x28x28: 112 / 334 and 7.6 / 92; 5x1x1, 24
-channels, 16x56x56: 40 / 146 and 2.3 / 44. Grouped 3x3x3, batch 2, ``direct`` and ``folded``: 32 groups of 4 channels,
-8x28x28: 516 / 1647 and 39 / 140; 32 groups of 16, 8x14x14: 249 / 3952 and 83 / 238. (Folded, but with XLA's own groups:
-179 / 21716 and 146 / 21865.)
+Depthwise, batch 2, ``folded`` and ``shifted``: 3x3x3, 108 channels, 16x28x28: 86 / 276 and 4.7 / 72. Grouped 3x3x3,
+batch 2, ``direct`` and ``folded``, in processor time: 32 groups of 4 channels, 8x28x28: 516 / 1647 and 39 / 140; 32
+groups of 16, 8x14x14: 249 / 3952 and 83 / 238. (Folded, but with XLA's own groups: 179 / 21716 and 146 / 21865.)
 
-Least of 7 calls after a warm-up (5 for the stem's direct form) under ``jit``: ``time.process_time`` around
-``conv3d(x, kernel, strides, padding, implementation=...)`` and its ``vjp``; jax 0.10.2, two shared cores of an AMD EPYC
-with AVX-512. A 2-D convolution without any padding is far slower there than one with some (3x3, 32 -> 32, 16x56x56:
-39 / 91 ms; with a column more, whose output is cut off, 9 / 30), so ``folded`` pads where the caller does not. No GPU
-or TPU was measured: there ``direct`` is the form that their libraries are written for, and the depthwise kernels of
-``pallas`` are tested to lower and to be right, but are nobody's default.
+Medians of 3 runs; jax 0.10.2, two shared cores of an AMD EPYC with AVX-512. A 2-D convolution without any padding is
+far slower there than one with some (3x3, 32 -> 32, 16x56x56: 39 / 91 ms; with a column more, whose output is cut off,
+9 / 30), so ``folded`` pads where the caller does not. No GPU or TPU was measured: there ``direct`` is the form that
+their libraries are written for, and the depthwise kernels of ``pallas`` are tested to lower and to be right, but are
+nobody's default.
 """
 
 from __future__ import annotations
