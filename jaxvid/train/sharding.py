@@ -76,7 +76,7 @@ def split_cpu(count: int) -> str | None:
     Returns:
       One sentence, when the number of devices was settled earlier and is another one; else ``None``.
     """
-    if count == 1 or jax.config.read("jax_num_cpu_devices") == count:
+    if count == 1 or jax.config.jax_num_cpu_devices == count:  # type: ignore[attr-defined]
         return None
     if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
         with contextlib.suppress(RuntimeError):  # devices are in use already
