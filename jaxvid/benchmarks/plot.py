@@ -84,11 +84,14 @@ def draw_ops(lines: Iterable[Mapping[str, Any]]) -> Figure:
         handles, names, loc="outside lower right", ncols=min(5, len(names)), frameon=False
     )  # the title is above
     first = measured[0]
-    device = first.get("device", "")
-    figure.suptitle(
-        f"{first['cpu'] if device in ('', 'cpu') else device}, jax {first['versions']['jax']}", x=0.02, ha="left"
-    )
+    figure.suptitle(f"{device_name(first)}, jax {first['versions']['jax']}", x=0.02, ha="left")
     return figure
+
+
+def device_name(line: Mapping[str, Any]) -> str:
+    """The accelerator that a line was measured on, or the processor where there is none."""
+    device = line.get("device", "")
+    return line["cpu"] if device in ("", "cpu") else device
 
 
 def case_name(line: Mapping[str, Any]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from jaxvid.benchmarks.plot import DIRECTIONS, case_name
+from jaxvid.benchmarks.plot import DIRECTIONS, case_name, device_name
 
 _HEAD = "| formulation | forward ms | of the peak | to plain | with gradients ms | of the peak | to plain |"
 _RULE = "|---|---:|---:|---:|---:|---:|---:|"
@@ -48,10 +48,9 @@ def format_ops(lines: Iterable[Mapping[str, Any]]) -> str:
 
 
 def _machine(line: Mapping[str, Any]) -> str:
-    device = line["cpu"] if line.get("device", "") in ("", "cpu") else line["device"]
     versions = ", ".join(f"{name} {version}" for name, version in line["versions"].items())
     return (
-        f"{device}; {versions}; copies {line['copy_bytes_per_second'] / 1e9:.1f} GB/s, "
+        f"{device_name(line)}; {versions}; copies {line['copy_bytes_per_second'] / 1e9:.1f} GB/s, "
         f"matrix products {line['matrix_flops_per_second'] / 1e9:.0f} GFLOP/s."
     )
 

@@ -31,6 +31,11 @@ def middle_channels(inputs: int, outputs: int, kernel_size: Size3 = (3, 3, 3)) -
     return t * h * w * inputs * outputs // (h * w * inputs + t * outputs)
 
 
+def place_srtg(srtg: MakeModule | None, here: bool, x: Array) -> Array:
+    """``x`` through the block's SRTG, if it has one and that sits here."""
+    return srtg(name="srtg")(x) if srtg is not None and here else x
+
+
 class FactorisedConv(nn.Module):
     """A (2+1)D convolution: space, BatchNorm, ReLU, time. What follows it normalises its output.
 
@@ -137,9 +142,7 @@ class ResidualBlock(nn.Module):
         return self._place(nn.relu(x + shortcut), "final")
 
     def _place(self, x: Array, *places: str) -> Array:
-        if self.srtg is None or self.placement not in places:
-            return x
-        return self.srtg(name="srtg")(x)
+        return place_srtg(self.srtg, self.placement in places, x)
 
     def _shortcut(self, x: Array, train: bool) -> Array:
         outputs = self.planes * self.expansion

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jaxvid.models import options
 from jaxvid.models.interface import check_video, make_srtg, named_output
 from jaxvid.models.options import SRTGOptions
-from jaxvid.models.residual import MakeModule
+from jaxvid.models.residual import MakeModule, place_srtg
 from jaxvid.models.resnet import Stage
 from jaxvid.nn.convolution import Conv3D
 from jaxvid.nn.normalization import BatchNorm
@@ -144,7 +144,7 @@ class Block(nn.Module):
         return self._place(nn.relu(x + shortcut), "final")
 
     def _place(self, x: Array, place: str) -> Array:
-        return x if self.srtg is None or self.placement != place else self.srtg(name="srtg")(x)
+        return place_srtg(self.srtg, self.placement == place, x)
 
     def _shortcut(self, x: Array, strides: tuple[int, int, int], train: bool) -> Array:
         inputs = x.shape[-1]

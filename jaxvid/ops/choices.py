@@ -1,9 +1,13 @@
-"""The sentence for an option that does not exist."""
+"""Choices by name: the sentence for one that does not exist, and the kernels of the default backend."""
 
 from __future__ import annotations
 
 import difflib
+import importlib
 from collections.abc import Iterable
+from typing import Any
+
+import jax
 
 _LISTED = 20  # more names would hide the sentence
 
@@ -23,3 +27,17 @@ def require_choice(name: str, value: str, choices: Iterable[str]) -> None:
     hint = f"; did you mean {near[0]!r}?" if near else "."
     listed = ", ".join(choices) if len(choices) <= _LISTED else f"{len(choices)} names"
     raise ValueError(f"{name} must be one of {listed}, received {name}={value!r}{hint}")
+
+
+def pallas_form(operator: str) -> Any:
+    """The hand-written kernels of ``jaxvid.ops.OPERATOR_tpu`` or ``_gpu``, for the default backend.
+
+    Pallas is imported by those who use it: it doubles the time that ``jaxvid.ops`` takes.
+
+    Raises:
+        ValueError: The default backend is neither.
+    """
+    backend = jax.default_backend()
+    if backend not in ("tpu", "gpu"):
+        raise ValueError(f"implementation='pallas' needs a TPU or GPU as the default backend, received {backend!r}.")
+    return importlib.import_module(f"jaxvid.ops.{operator}_{backend}").FORM

@@ -44,7 +44,7 @@ from jax import lax
 
 from jaxvid.ops.choices import require_choice
 from jaxvid.ops.depthwise import depthwise_conv3d
-from jaxvid.ops.depthwise_form import Geometry
+from jaxvid.ops.depthwise_form import Geometry, out_size
 from jaxvid.ops.grouped import convolve_in_place
 
 if TYPE_CHECKING:
@@ -173,7 +173,7 @@ def _fold_groups(x: Array, kernel: Array, strides: tuple, pads: tuple, dilation:
 def _fold_sum(x: Array, kernel: Array, strides: tuple, pads: tuple, dilation: tuple) -> Array:
     """One 2-D convolution per tap in time, of the frames that the tap really sees; the results are added."""
     frames = x.shape[1]
-    out_sizes = tuple(map(_out_size, x.shape[1:4], kernel.shape[:3], strides, pads, dilation))
+    out_sizes = tuple(map(out_size, x.shape[1:4], kernel.shape[:3], strides, pads, dilation))
     out_frames = out_sizes[0]
     total = jnp.zeros((x.shape[0], *out_sizes, kernel.shape[4]), x.dtype)
     for k in range(kernel.shape[0]):
@@ -194,7 +194,7 @@ def _fold_concatenated(x: Array, kernel: Array, strides: tuple, pads: tuple, dil
     """One 2-D convolution, whose input channels are all the frames that ``pack`` output frames see."""
     taps, height, width, channels, features = kernel.shape
     stride, step = strides[0], dilation[0]
-    out_frames = _out_size(x.shape[1], taps, stride, pads[0], step)
+    out_frames = out_size(x.shape[1], taps, stride, pads[0], step)
     pack = min(out_frames, PACKED_FRAMES if max(taps * channels, features) <= SLOW_CHANNELS else 1)
     blocks = -(-out_frames // pack)
     reach = step * (taps - 1) + 1
@@ -219,10 +219,6 @@ def _pad(x: Array, axis: int, before: int, after: int, between: int = 0) -> Arra
     return lax.pad(x, jnp.zeros((), x.dtype), sides)
 
 
-def _out_size(size: int, taps: int, stride: int, pads: tuple[int, int], dilation: int) -> int:
-    return (size + sum(pads) - dilation * (taps - 1) - 1) // stride + 1
-
-
 def _conv2d(x: Array, kernel: Array, strides: tuple, pads: tuple, dilation: tuple) -> Array:
     """Convolves every frame of ``[N T H W I]`` with ``[kH kW J O]``; a 1x1 kernel is a matrix product."""
     if kernel.shape[:2] == (1, 1) and not any(map(sum, pads)):
@@ -234,21 +230,15 @@ def _conv2d(x: Array, kernel: Array, strides: tuple, pads: tuple, dilation: tupl
     unpadded = not any(map(sum, pads))
     if unpadded:
         pads = ((0, 0), (0, 1))  # XLA's CPU convolutions without any padding take up to 7 times longer
-    y = _convolve(x, kernel, tuple(strides), tuple(pads), tuple(dilation))
-    return y[:, :, :, : _out_size(width, kernel.shape[1], strides[1], (0, 0), dilation[1])] if unpadded else y
+    y = _convolve(x, kernel, strides, pads, dilation)
+    return y[:, :, :, : out_size(width, kernel.shape[1], strides[1], (0, 0), dilation[1])] if unpadded else y
 
 
 def _multiply_patches(x: Array, kernel: Array, strides: tuple, pads: tuple, dilation: tuple) -> Array:
     """One matrix product, of what each pixel sees and the kernel."""
-    height, width = map(_out_size, x.shape[2:4], kernel.shape[:2], strides, pads, dilation)
-    x = _pad(_pad(x, 2, *pads[0]), 3, *pads[1])
-    rows = [k * dilation[0] for k in range(kernel.shape[0])]
-    columns = [k * dilation[1] for k in range(kernel.shape[1])]
-    limits = [(height - 1) * strides[0] + 1, (width - 1) * strides[1] + 1]
-    seen = [
-        lax.slice(x, (0, 0, i, j, 0), (*x.shape[:2], i + limits[0], j + limits[1], x.shape[4]), (1, 1, *strides, 1))
-        for i, j in itertools.product(rows, columns)
-    ]
+    geometry = Geometry(x.shape[1:4], (1, *kernel.shape[:2]), (1, *strides), ((0, 0), *pads), (1, *dilation))
+    x = geometry.pad_zeros(x)
+    seen = [geometry.see(x, tap) for tap in geometry.taps]
     return jnp.concatenate(seen, axis=-1) @ kernel.reshape(-1, kernel.shape[3])
 
 

@@ -11,10 +11,10 @@ import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
+from jaxvid.ops.choices import pallas_form
 from jaxvid.ops.depthwise_form import Form, Geometry
 from jaxvid.ops.grouped import KERNEL, Y, solve
 
@@ -49,19 +49,12 @@ def depthwise_conv3d(
 
 
 def _pallas(geometry: Geometry) -> Form:
-    if math.prod(geometry.window) > MAX_TAPS or max(geometry.dilation) > 1:
+    if geometry.num_taps > MAX_TAPS or max(geometry.dilation) > 1:
         raise ValueError(
             f"implementation='pallas' takes kernels of at most {MAX_TAPS} taps and dilation 1, received "
             f"kernel size {geometry.window}, dilation={geometry.dilation}."
         )
-    backend = jax.default_backend()
-    if backend == "tpu":  # Pallas is imported by those who use it: it doubles the time that jaxvid.ops takes
-        from jaxvid.ops.depthwise_tpu import FORM
-    elif backend == "gpu":
-        from jaxvid.ops.depthwise_gpu import FORM
-    else:
-        raise ValueError(f"implementation='pallas' needs a TPU or GPU as the default backend, received {backend!r}.")
-    return FORM
+    return pallas_form("depthwise")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,17 +128,17 @@ def _phases(size: int, taps: int, stride: int, pads: tuple[int, int], dilation: 
 
 
 def _shift_and_add(x: Array, kernel: Array, geometry: Geometry) -> Array:
-    padded = _pad(x, geometry)
+    padded = geometry.pad_zeros(x)
     weights = kernel[..., 0, :].astype(jnp.promote_types(x.dtype, jnp.float32))
     total = jnp.zeros((), weights.dtype)
     for tap in geometry.taps:
-        total = total + _tap(padded, tap, geometry.outs, geometry).astype(weights.dtype) * weights[tap]
+        total = total + geometry.see(padded, tap).astype(weights.dtype) * weights[tap]
     return total.astype(x.dtype)
 
 
 def _sums_over_frames(x: Array, g: Array, geometry: Geometry) -> Array:
     """Frame by frame: one sum over all frames would read the input from memory once for each tap."""
-    padded = _pad(x, geometry)
+    padded = geometry.pad_zeros(x)
     dtype = jnp.promote_types(x.dtype, jnp.float32)
     size = (1, *geometry.outs[1:])
 
@@ -156,7 +149,7 @@ def _sums_over_frames(x: Array, g: Array, geometry: Geometry) -> Array:
             start = t * geometry.strides[0] + i * geometry.dilation[0]
             plane = lax.dynamic_slice_in_dim(padded, start, 1, axis=1)
             for j, k in itertools.product(*map(range, geometry.window[1:])):
-                seen = _tap(plane, (0, j, k), size, geometry)
+                seen = geometry.see(plane, (0, j, k), size)
                 sums.append(jnp.sum(seen.astype(dtype) * of_frame, axis=(0, 1, 2, 3)))
         return total + jnp.stack(sums), None
 
@@ -166,16 +159,3 @@ def _sums_over_frames(x: Array, g: Array, geometry: Geometry) -> Array:
 
 
 FORM = Form(_shift_and_add, _sums_over_frames, divisible=True)
-
-
-def _tap(x: Array, tap: tuple[int, ...], out: tuple[int, ...], geometry: Geometry) -> Array:
-    """What one tap sees of the padded ``[N T H W C]``."""
-    starts = [entry * step for entry, step in zip(tap, geometry.dilation, strict=True)]
-    axes = zip(starts, out, geometry.strides, strict=True)
-    limits = [start + (count - 1) * stride + 1 for start, count, stride in axes]
-    return lax.slice(x, (0, *starts, 0), (x.shape[0], *limits, x.shape[4]), (1, *geometry.strides, 1))
-
-
-def _pad(x: Array, geometry: Geometry) -> Array:
-    sides = [(low, high, 0) for low, high in geometry.pads]
-    return lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *sides, (0, 0, 0)])

@@ -1,4 +1,4 @@
-"""What every formulation of a depthwise 3-D convolution is, and where its taps lie."""
+"""What every formulation of a depthwise 3-D convolution is, and where the taps of a convolution lie."""
 
 from __future__ import annotations
 
@@ -6,9 +6,15 @@ import dataclasses
 from collections.abc import Callable
 from typing import NamedTuple
 
-from jax import Array
+import jax.numpy as jnp
+from jax import Array, lax
 
-from jaxvid.ops.pooling_windows import Windows
+from jaxvid.ops.pooling_windows import Tap, Windows
+
+
+def out_size(size: int, taps: int, stride: int, pads: tuple[int, int], dilation: int) -> int:
+    """How many windows of taps ``dilation`` apart lie along one padded axis."""
+    return (size + sum(pads) - dilation * (taps - 1) - 1) // stride + 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,7 +31,19 @@ class Geometry(Windows):
     def outs(self) -> tuple[int, ...]:
         """Number of windows along each axis."""
         axes = zip(self.sizes, self.window, self.strides, self.pads, self.dilation, strict=True)
-        return tuple((n + low + high - d * (k - 1) - 1) // s + 1 for n, k, s, (low, high), d in axes)
+        return tuple(out_size(*axis) for axis in axes)
+
+    def pad_zeros(self, x: Array) -> Array:
+        """Pads ``[N T H W C]`` as :meth:`see` takes it, and crops nothing."""
+        sides = [(low, high, 0) for low, high in self.pads]
+        return lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *sides, (0, 0, 0)])
+
+    def see(self, x: Array, tap: Tap, outs: tuple[int, ...] | None = None) -> Array:
+        """What one tap sees of the padded ``[N T H W C]``, of all windows or of the first ``outs``."""
+        starts = [entry * step for entry, step in zip(tap, self.dilation, strict=True)]
+        axes = zip(starts, self.outs if outs is None else outs, self.strides, strict=True)
+        limits = [start + (count - 1) * stride + 1 for start, count, stride in axes]
+        return lax.slice(x, (0, *starts, 0), (x.shape[0], *limits, x.shape[4]), (1, *self.strides, 1))
 
 
 class Form(NamedTuple):

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxvid.ops import soft_pooling_xla
-from jaxvid.ops.choices import require_choice
+from jaxvid.ops.choices import pallas_form, require_choice
 from jaxvid.ops.pooling_windows import Windows
 from jaxvid.ops.soft_pooling_form import FLOOR, MAX_TAPS, Form, finite
 
@@ -106,14 +106,7 @@ def _choose(windows: Windows, implementation: str | None) -> Form:
         raise ValueError(
             f"window must have at most {MAX_TAPS} taps for implementation='pallas', received window={windows.window}."
         )
-    backend = jax.default_backend()
-    if backend == "tpu":  # Pallas is imported by those who use it: it doubles the time that jaxvid.ops takes
-        from jaxvid.ops.soft_pooling_tpu import FORM
-    elif backend == "gpu":
-        from jaxvid.ops.soft_pooling_gpu import FORM
-    else:
-        raise ValueError(f"implementation='pallas' needs a TPU or GPU as the default backend, received {backend!r}.")
-    return FORM
+    return pallas_form("soft_pooling")
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))

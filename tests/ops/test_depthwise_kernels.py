@@ -177,7 +177,7 @@ def test_kernels_lower_for_their_device(device, dtype, layer):
 @pytest.mark.parametrize("device", LOWERED)
 def test_pallas_is_the_kernel_of_the_default_backend(device, monkeypatch):
     platform, _ = LOWERED[device]
-    monkeypatch.setattr(module.jax, "default_backend", lambda: device)
+    monkeypatch.setattr(jax, "default_backend", lambda: device)
 
     def run(x, kernel):
         return conv3d(x, kernel, (1, 2, 2), (1, 1, 1), groups=8, implementation="pallas")
