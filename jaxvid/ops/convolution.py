@@ -35,7 +35,8 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Sequence
+import operator
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import jax
@@ -66,6 +67,14 @@ SMALL_PIXELS = 64
 WIDE_CHANNELS = 256
 """Pictures of at most so many pixels and at least so many channels, and those that are smaller than the kernel, are
 multiplied patch by patch: there XLA's convolutions on CPU take 2 to 30 times longer than a matrix product."""
+
+MINIMAL_FRAMES = 4
+"""From so many frames on, a kernel of three taps in time takes the fewest multiplications (``_fold_minimal``), and one
+of single pixels is one convolution along time."""
+MINIMAL_PAIRS = 2
+MINIMAL_DTYPES = (jnp.float32, jnp.float64)
+"""``_fold_minimal`` makes so many pairs of frames at a time, which XLA computes side by side; below float32 the sums
+and differences of frames that it convolves would be rounded too much."""
 
 LARGE_FLOPS = 5e8
 GRADIENT_PARTS = 8
@@ -148,9 +157,40 @@ def _conv3d_direct(x: Array, kernel: Array, strides: tuple, pads: tuple, dilatio
 def _conv3d_folded(x: Array, kernel: Array, strides: tuple, pads: tuple, dilation: tuple, groups: int) -> Array:
     if groups > 1:
         return _fold_groups(x, kernel, strides, pads, dilation, groups)
-    few = kernel.shape[0] > 1 and max(kernel.shape[3:]) <= SLOW_CHANNELS
-    fold = _fold_concatenated if few or x.shape[-1] <= CONCAT_CHANNELS else _fold_sum
-    return fold(x, kernel, strides, pads, dilation)
+    kernel, pads = _drop_blind_taps(x, kernel, strides, pads, dilation)
+    (height, width, channels), (taps, *window) = x.shape[2:], kernel.shape[:3]
+    if window == [1, 1] and not any(map(sum, pads[1:])):
+        x = x[:, :, :: strides[1], :: strides[2]]
+        return _fold_pointwise(x, kernel[:, 0, 0], strides[0], pads[0], dilation[0])
+    small = height * width <= SMALL_PIXELS and channels >= WIDE_CHANNELS
+    if small or window[0] > height or window[1] > width:
+        return _multiply_patches(x, kernel, strides, pads, dilation)
+    narrow = taps > 1 and max(kernel.shape[3:]) <= SLOW_CHANNELS
+    if narrow or channels <= CONCAT_CHANNELS:
+        return _fold_concatenated(x, kernel, strides, pads, dilation)
+    long = x.shape[1] + sum(pads[0]) - 2 >= MINIMAL_FRAMES
+    if long and taps == 3 and strides[0] == dilation[0] == 1 and x.dtype in MINIMAL_DTYPES:
+        return _fold_minimal(x, kernel, strides[1:], pads, dilation[1:])
+    convolve = functools.partial(_conv2d, strides=strides[1:], pads=pads[1:], dilation=dilation[1:])
+    return _sum_over_taps(convolve, x, kernel, strides[0], pads[0], dilation[0])
+
+
+def _drop_blind_taps(x: Array, kernel: Array, strides: tuple, pads: tuple, dilation: tuple) -> tuple[Array, tuple]:
+    """The kernel without the outer taps that see nothing but padding, and the padding that is left then."""
+    kept, left = [], []
+    for axis, (stride, (low, high), step) in enumerate(zip(strides, pads, dilation, strict=True)):
+        size, taps = x.shape[1 + axis], kernel.shape[axis]
+        outs = out_size(size, taps, stride, (low, high), step)
+        sees = [k for k in range(taps) if _seeing(size, outs, stride, k - low)] if step == 1 else []
+        first, last = (sees[0], sees[-1]) if sees else (0, taps - 1)
+        kept.append(slice(first, last + 1))
+        left.append((low - first, high - (taps - 1 - last)))
+    return kernel[tuple(kept)], tuple(left)
+
+
+def _seeing(size: int, outs: int, stride: int, offset: int) -> range:
+    """Which of the outputs of one axis see an entry, and no padding, at ``output * stride + offset``."""
+    return range(max(0, -(offset // stride)), min(outs, (size - 1 - offset) // stride + 1))
 
 
 def _fold_groups(x: Array, kernel: Array, strides: tuple, pads: tuple, dilation: tuple, groups: int) -> Array:
@@ -170,24 +210,47 @@ def _fold_groups(x: Array, kernel: Array, strides: tuple, pads: tuple, dilation:
     return jnp.concatenate(parts, axis=-1)
 
 
-def _fold_sum(x: Array, kernel: Array, strides: tuple, pads: tuple, dilation: tuple) -> Array:
-    """One 2-D convolution per tap in time, of the frames that the tap really sees; the results are added."""
-    frames = x.shape[1]
-    out_sizes = tuple(map(out_size, x.shape[1:4], kernel.shape[:3], strides, pads, dilation))
-    out_frames = out_sizes[0]
-    total = jnp.zeros((x.shape[0], *out_sizes, kernel.shape[4]), x.dtype)
-    for k in range(kernel.shape[0]):
-        # Output frame t sees input frame t * stride + offset; the others see padding, and what that adds is zero.
-        offset = k * dilation[0] - pads[0][0]
-        first = max(0, -(offset // strides[0]))
-        last = min(out_frames - 1, (frames - 1 - offset) // strides[0])
-        if last < first:
-            continue
-        start = first * strides[0] + offset
-        seen = lax.slice_in_dim(x, start, start + (last - first) * strides[0] + 1, strides[0], axis=1)
-        part = _conv2d(seen, kernel[k], strides[1:], pads[1:], dilation[1:])
-        total += jnp.pad(part, ((0, 0), (first, out_frames - 1 - last), (0, 0), (0, 0), (0, 0)))
-    return total
+def _sum_over_taps(
+    convolve: Callable[[Array, Array], Array], x: Array, kernel: Array, stride: int, pads: tuple, step: int
+) -> Array:
+    """``convolve`` of the frames that each tap in time really sees; the results are added."""
+    outs = out_size(x.shape[1], len(kernel), stride, pads, step)
+    parts = []
+    for k in range(len(kernel)):
+        offset = k * step - pads[0]
+        seeing = _seeing(x.shape[1], outs, stride, offset)
+        if seeing:  # what the other outputs see is padding, and that adds nothing
+            start = seeing[0] * stride + offset
+            seen = lax.slice_in_dim(x, start, start + (len(seeing) - 1) * stride + 1, stride, axis=1)
+            parts.append(_pad(convolve(seen, kernel[k]), 1, seeing[0], outs - 1 - seeing[-1]))
+    if not parts:
+        frame = jax.eval_shape(convolve, x[:, :1], kernel[0])
+        return jnp.zeros((len(x), outs, *frame.shape[2:]), x.dtype)
+    return functools.reduce(operator.add, parts)
+
+
+def _fold_minimal(x: Array, kernel: Array, strides: tuple, pads: tuple, dilation: tuple) -> Array:
+    """Two output frames from four 2-D convolutions, not six: minimal filtering F(2, 3) along time.
+
+    Source: S. Winograd, "Arithmetic complexity of computations" (1980); A. Lavin and S. Gray, "Fast algorithms for
+    convolutional neural networks" (2016), section 4.1. In float32 its rounding is that of the sum over taps.
+    """
+    convolve = functools.partial(_conv2d, strides=strides, pads=pads[1:], dilation=dilation)
+    outs = x.shape[1] + sum(pads[0]) - 2
+    pairs = -(-outs // 2)
+    x = _pad(x, 1, pads[0][0], 2 * pairs + 2 - x.shape[1] - pads[0][0])
+    ends = (kernel[0] + kernel[2]) / 2
+    filters = (kernel[0], ends + kernel[1] / 2, ends - kernel[1] / 2, kernel[2])
+    stretches = []
+    for first in range(0, pairs, MINIMAL_PAIRS):
+        count = min(MINIMAL_PAIRS, pairs - first)
+        starts = range(2 * first, 2 * first + 4)
+        a, b, c, d = (lax.slice_in_dim(x, start, start + 2 * count - 1, 2, axis=1) for start in starts)
+        parts = (a - c, b + c, c - b, b - d)
+        p, q, r, s = map(convolve, parts, filters)
+        even, odd = p + q + r, q - r - s
+        stretches.append(jnp.stack([even, odd], axis=2).reshape(len(x), 2 * count, *even.shape[2:]))
+    return jnp.concatenate(stretches, axis=1)[:, :outs]
 
 
 def _fold_concatenated(x: Array, kernel: Array, strides: tuple, pads: tuple, dilation: tuple) -> Array:
@@ -219,27 +282,53 @@ def _pad(x: Array, axis: int, before: int, after: int, between: int = 0) -> Arra
     return lax.pad(x, jnp.zeros((), x.dtype), sides)
 
 
+def _fold_pointwise(x: Array, kernel: Array, stride: int, pads: tuple[int, int], step: int) -> Array:
+    """Convolves along time only, with ``[kT I O]``: matrix products."""
+    if len(kernel) == 1 and pads == (0, 0):
+        return _multiply(x[:, ::stride], kernel[0])
+    if stride == step == 1 and x.shape[1] >= MINIMAL_FRAMES:
+        return _convolve_time(x, kernel, pads)
+    return _sum_over_taps(_multiply, x, kernel, stride, pads, step)
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(2,))
+def _convolve_time(x: Array, kernel: Array, pads: tuple[int, int]) -> Array:
+    """One 2-D convolution over time and all pixels in a row, which copies no frames."""
+    rows = x.reshape(len(x), 1, x.shape[1], -1, x.shape[4])
+    y = _convolve(rows, kernel[:, None], (1, 1), (pads, (0, 0)), (1, 1))
+    return y.reshape(len(x), -1, *x.shape[2:4], kernel.shape[2])
+
+
+@_convolve_time.defjvp
+def _convolve_time_jvp(pads: tuple[int, int], primals: tuple, tangents: tuple) -> tuple[Array, Array]:
+    """The derivative by the kernel is one product per tap, and so is the gradient: of all frames, shifted after it."""
+    (x, kernel), (of_x, of_kernel) = primals, tangents
+    outs = x.shape[1] + sum(pads) - len(kernel) + 1
+    shifts = [pads[0] - k for k in range(len(kernel))]
+    tangents = [_pad(_multiply(x, of_kernel[k]), 1, shift, outs - x.shape[1] - shift) for k, shift in enumerate(shifts)]
+    return _convolve_time(x, kernel, pads), functools.reduce(operator.add, tangents, _convolve_time(of_x, kernel, pads))
+
+
 def _conv2d(x: Array, kernel: Array, strides: tuple, pads: tuple, dilation: tuple) -> Array:
-    """Convolves every frame of ``[N T H W I]`` with ``[kH kW J O]``; a 1x1 kernel is a matrix product."""
-    if kernel.shape[:2] == (1, 1) and not any(map(sum, pads)):
-        return x[:, :, :: strides[0], :: strides[1]] @ kernel[0, 0]
-    height, width = x.shape[2:4]
-    small = height * width <= SMALL_PIXELS and x.shape[4] >= WIDE_CHANNELS
-    if small or kernel.shape[0] > height or kernel.shape[1] > width:
-        return _multiply_patches(x, kernel, strides, pads, dilation)
-    unpadded = not any(map(sum, pads))
-    if unpadded:
-        pads = ((0, 0), (0, 1))  # XLA's CPU convolutions without any padding take up to 7 times longer
-    y = _convolve(x, kernel, strides, pads, dilation)
-    return y[:, :, :, : out_size(width, kernel.shape[1], strides[1], (0, 0), dilation[1])] if unpadded else y
+    """Convolves every frame of ``[N T H W I]`` with ``[kH kW I O]``."""
+    if any(map(sum, pads)):
+        return _convolve(x, kernel, strides, pads, dilation)
+    # XLA's CPU convolutions without any padding take up to 7 times longer.
+    y = _convolve(x, kernel, strides, ((0, 0), (0, 1)), dilation)
+    return y[:, :, :, : out_size(x.shape[3], kernel.shape[1], strides[1], (0, 0), dilation[1])]
 
 
 def _multiply_patches(x: Array, kernel: Array, strides: tuple, pads: tuple, dilation: tuple) -> Array:
     """One matrix product, of what each pixel sees and the kernel."""
-    geometry = Geometry(x.shape[1:4], (1, *kernel.shape[:2]), (1, *strides), ((0, 0), *pads), (1, *dilation))
+    geometry = Geometry(x.shape[1:4], kernel.shape[:3], strides, pads, dilation)
     x = geometry.pad_zeros(x)
     seen = [geometry.see(x, tap) for tap in geometry.taps]
-    return jnp.concatenate(seen, axis=-1) @ kernel.reshape(-1, kernel.shape[3])
+    return _multiply(jnp.concatenate(seen, axis=-1), kernel.reshape(-1, kernel.shape[4]))
+
+
+def _multiply(x: Array, kernel: Array) -> Array:
+    """``[... I]`` times ``[I O]``, as one matrix: XLA's CPU products of more axes transpose copies in the gradient."""
+    return (x.reshape(-1, x.shape[-1]) @ kernel).reshape(*x.shape[:-1], -1)
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(2, 3, 4))
