@@ -8,7 +8,8 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
-from collections.abc import Iterator
+import operator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import jax.numpy as jnp
@@ -20,6 +21,9 @@ from jaxvid.ops.grouped import KERNEL, Y, solve
 
 if TYPE_CHECKING:
     from jaxtyping import Float
+
+SUMS_AT_ONCE = 64
+"""The kernel's gradient of ``shifted`` takes the sums of so many taps in one reduction."""
 
 MAX_TAPS = 64
 """The kernels for TPU and GPU unroll no more taps than this."""
@@ -137,25 +141,35 @@ def _shift_and_add(x: Array, kernel: Array, geometry: Geometry) -> Array:
 
 
 def _sums_over_frames(x: Array, g: Array, geometry: Geometry) -> Array:
-    """Frame by frame: one sum over all frames would read the input from memory once for each tap."""
+    """Frame by frame: one sum over all frames would read the input from memory once for each tap.
+
+    Sample by sample until the last frame, so that samples on several devices are added up once.
+    """
     padded = geometry.pad_zeros(x)
     dtype = jnp.promote_types(x.dtype, jnp.float32)
     size = (1, *geometry.outs[1:])
 
     def add_frame(total: Array, frame: tuple[Array, Array]) -> tuple[Array, None]:
         t, of_frame = frame[0], frame[1][:, None].astype(dtype)
-        sums = []
+        products = []
         for i in range(geometry.window[0]):
             start = t * geometry.strides[0] + i * geometry.dilation[0]
             plane = lax.dynamic_slice_in_dim(padded, start, 1, axis=1)
             for j, k in itertools.product(*map(range, geometry.window[1:])):
-                seen = geometry.see(plane, (0, j, k), size)
-                sums.append(jnp.sum(seen.astype(dtype) * of_frame, axis=(0, 1, 2, 3)))
+                products.append(geometry.see(plane, (0, j, k), size).astype(dtype) * of_frame)
+        firsts = range(0, len(products), SUMS_AT_ONCE)
+        sums = [one for first in firsts for one in _sum_each(products[first : first + SUMS_AT_ONCE])]
         return total + jnp.stack(sums), None
 
-    start = jnp.zeros((geometry.num_taps, x.shape[-1]), dtype)
+    start = jnp.zeros((geometry.num_taps, x.shape[0], x.shape[-1]), dtype)
     total, _ = lax.scan(add_frame, start, (jnp.arange(geometry.outs[0]), jnp.moveaxis(g, 1, 0)))
-    return total.reshape(*geometry.window, 1, -1)
+    return jnp.sum(total, axis=1).reshape(*geometry.window, 1, -1)
+
+
+def _sum_each(products: list[Array]) -> Sequence[Array]:
+    """The sum over T, H, W of each array, in one reduction: XLA's CPU reads what they have in common once."""
+    zeros = [jnp.zeros((), product.dtype) for product in products]
+    return lax.reduce(products, zeros, lambda a, b: list(map(operator.add, a, b)), (1, 2, 3))
 
 
 FORM = Form(_shift_and_add, _sums_over_frames, divisible=True)
