@@ -27,7 +27,7 @@ from jaxvid.data.clips import EvalClips, TrainClips, epoch_order, load_clip, loa
 from jaxvid.data.frame_cache import FrameCache
 from jaxvid.data.quarantine import Quarantine
 from jaxvid.data.records import VideoDataset, VideoRecord
-from jaxvid.data.workers import WorkerDiedError, num_threads, prepare_worker, worker_died
+from jaxvid.data.workers import WorkerDiedError, num_threads, prepare_worker, start_workers, worker_died
 from jaxvid.types import Batch
 
 __all__ = [
@@ -166,6 +166,7 @@ class Batches(Iterator[Batch]):
         self._description, self._dataset = str(source), dataset
         self._quarantine = Quarantine(None, max_bad_fraction=1.0) if quarantine is None else quarantine
         self._num_workers = min(num_workers, len(source))  # a process without a batch would only cost its start
+        self._started = not self._num_workers  # with the first batch
         self._left = len(source)
         self._iterator = _read_ahead(source, self._num_workers)
         # Also when nobody closes: with the last reference, or at the interpreter's exit while its modules still work.
@@ -190,13 +191,14 @@ class Batches(Iterator[Batch]):
 
     def _receive(self) -> tuple[np.ndarray, np.ndarray]:
         try:
-            batch = next(self._iterator)
+            batch = next(self._iterator) if self._started else start_workers(next, self._iterator)
         except StopIteration as end:
             raise RuntimeError(f"{self._description} must all arrive, received all but {self._left}.") from end
         except RuntimeError as error:
             if died := worker_died(error):
                 raise died from error
             raise
+        self._started = True
         if not self._num_workers:
             return batch["video"], batch["rows"]
         return np.array(batch["video"]), np.array(batch["rows"])  # out of the shared memory, which ends here

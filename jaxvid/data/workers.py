@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 import multiprocessing
 import multiprocessing.process
 import os
 import pickle
 import signal
 import threading
-from typing import NoReturn, cast
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NoReturn, cast
+
+_NOT_FOR_WORKERS = (signal.SIGINT, signal.SIGTERM)
 
 
 class WorkerDiedError(RuntimeError):
@@ -22,9 +27,23 @@ def prepare_worker(index: int, count: int) -> None:
     still needs its next batch to end a step and save. And when it is killed, nobody tells its workers, which would
     wait for room in their queues for ever: they watch it and end themselves.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    for number in _NOT_FOR_WORKERS:
+        signal.signal(number, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def start_workers(function: Callable[..., Any], *args: Any) -> Any:
+    """Calls what starts processes, in a thread that blocks the signals which :func:`prepare_worker` ignores.
+
+    A process inherits what the thread that starts it blocks. Without that, a signal to the whole group would end those
+    that are still importing; here it waits until they ignore it. This thread goes on receiving signals.
+    """
+    block = functools.partial(signal.pthread_sigmask, signal.SIG_BLOCK, _NOT_FOR_WORKERS)
+    pool = ThreadPoolExecutor(1, thread_name_prefix="start-workers", initializer=block)
+    try:
+        return pool.submit(function, *args).result()
+    finally:
+        pool.shutdown(wait=False)
 
 
 def _end_with_parent() -> NoReturn:

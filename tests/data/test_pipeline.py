@@ -333,6 +333,26 @@ def test_a_killed_worker_is_an_error_and_closing_ends_the_other_one(dataset):
     assert next(batches, None) is None
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_workers_survive_a_signal_while_they_start(dataset, number):
+    def signal_each_new_worker():
+        told = set()
+        while len(told) < 2 and time.monotonic() < deadline:
+            for child in workers_alive():
+                if child.pid not in told:
+                    os.kill(child.pid, number)  # before the interpreter of the worker has begun
+                    told.add(child.pid)
+
+    deadline = time.monotonic() + 30
+    thread = threading.Thread(target=signal_each_new_worker)
+    with train_batches(dataset, TRAIN, batch_size=4, seed=5, num_clips_total=16, num_workers=2) as batches:
+        thread.start()
+        assert len(list(batches)) == 4
+    thread.join()
+    assert time.monotonic() < deadline
+    assert number not in signal.pthread_sigmask(signal.SIG_BLOCK, ())  # here it is received as before
+
+
 def test_workers_end_with_a_killed_parent(dataset, tmp_path):
     script = tmp_path / "killed.py"
     script.write_text(
