@@ -18,6 +18,7 @@ CASES = {
     "dense": ((2, 4, 5, 6, 6), (3, 3, 3, 6, 7), (1, 1, 1), (1, 1, 1), (1, 1, 1), 1),
     "strided, odd": ((2, 5, 7, 7, 6), (3, 3, 3, 6, 5), (2, 2, 2), (1, 1, 1), (1, 1, 1), 1),
     "one frame": ((2, 1, 3, 3, 5), (3, 3, 3, 5, 5), (1, 1, 1), (1, 1, 1), (1, 1, 1), 1),
+    "one row": ((2, 3, 1, 6, 5), (3, 3, 3, 5, 6), (1, 1, 1), (1, 1, 1), (1, 1, 1), 1),
     "one frame, strided": ((2, 1, 3, 3, 5), (3, 3, 3, 5, 5), (2, 2, 2), (1, 1, 1), (1, 1, 1), 1),
     "one frame, 4 channels": ((2, 1, 3, 3, 4), (3, 3, 3, 4, 5), (1, 1, 1), (1, 1, 1), (1, 1, 1), 1),
     "two frames": ((1, 2, 3, 3, 5), (5, 3, 3, 5, 5), (1, 1, 1), (2, 1, 1), (1, 1, 1), 1),
@@ -25,6 +26,13 @@ CASES = {
     "pointwise, strided": ((2, 5, 5, 4, 6), (1, 1, 1, 6, 8), (2, 2, 2), (0, 0, 0), (1, 1, 1), 1),
     "pointwise, padded": ((1, 2, 3, 3, 5), (1, 1, 1, 5, 2), (1, 1, 1), (1, 1, 1), (1, 1, 1), 1),
     "temporal": ((2, 5, 3, 3, 6), (3, 1, 1, 6, 4), (2, 1, 1), (1, 0, 0), (1, 1, 1), 1),
+    "temporal, long": ((2, 6, 3, 4, 6), (5, 1, 1, 6, 4), (1, 2, 1), ((3, 1), (0, 0), (0, 0)), (1, 1, 1), 1),
+    "temporal, shrinking": ((1, 7, 2, 3, 4), (3, 1, 1, 4, 6), (1, 1, 1), "VALID", (1, 1, 1), 1),
+    "temporal, dilated": ((1, 7, 2, 3, 4), (3, 1, 1, 4, 6), (1, 1, 1), (2, 0, 0), (2, 1, 1), 1),
+    "three taps, six frames": ((2, 5, 5, 4, 6), (3, 3, 3, 6, 5), (1, 2, 1), ((2, 1), (1, 1), (0, 1)), (1, 1, 2), 1),
+    "three taps, five frames": ((1, 7, 4, 4, 5), (3, 2, 3, 5, 7), (1, 1, 1), "VALID", (1, 1, 1), 1),
+    "taps of padding": ((2, 2, 1, 3, 5), (5, 4, 3, 5, 6), (1, 2, 1), ((4, 3), (3, 2), (1, 1)), (1, 1, 1), 1),
+    "taps of padding, strided": ((2, 1, 2, 1, 5), (4, 5, 3, 5, 6), (3, 2, 2), ((6, 3), (2, 4), (3, 2)), (1, 1, 1), 1),
     "spatial": ((2, 3, 5, 5, 6), (1, 3, 3, 6, 4), (1, 2, 2), (0, 1, 1), (1, 1, 1), 1),
     "grouped": ((2, 3, 4, 4, 6), (3, 3, 3, 3, 4), (1, 1, 1), (1, 1, 1), (1, 1, 1), 2),
     "depthwise": ((2, 3, 4, 4, 5), (3, 3, 3, 1, 5), (1, 1, 1), (1, 1, 1), (1, 1, 1), 5),
@@ -102,11 +110,35 @@ def test_is_a_sum_over_the_window():
         np.testing.assert_allclose(y[:, t, h, w], expected, atol=1e-5)
 
 
+def _convolutions(case, **options):
+    """Shapes of what the 2-D convolutions of ``folded`` multiply."""
+    x, kernel, conv = _inputs(case, **options)
+    jaxpr = jax.make_jaxpr(lambda x: conv(x, kernel, implementation="folded"))(x)
+    return [
+        [v.aval.shape for v in equation.invars]
+        for equation in _equations(jaxpr.jaxpr)
+        if equation.primitive.name == "conv_general_dilated"
+    ]
+
+
+def _equations(jaxpr):
+    for equation in jaxpr.eqns:
+        yield equation
+        for inner in jax.core.jaxprs_in_params(equation.params):
+            yield from _equations(inner)
+
+
 def test_taps_that_see_only_padding_are_not_computed(monkeypatch):
     monkeypatch.setattr(module, "SLOW_CHANNELS", 0)
-    x, kernel, conv = _inputs("one frame")
-    text = str(jax.make_jaxpr(lambda x: conv(x, kernel, implementation="folded"))(x))
-    assert text.count("conv_general_dilated[") == 1
+    assert len(_convolutions("one frame")) == 1
+    assert {kernel[:2] for _, kernel in _convolutions("one row")} == {(1, 3)}
+
+
+@pytest.mark.parametrize(("dtype", "frames"), [("float32", 2 * 12), ("bfloat16", 2 * (4 + 5 + 5))])
+def test_three_taps_in_time_are_four_convolutions_for_two_frames(dtype, frames, monkeypatch):
+    """Six output frames of two samples; rounded to bfloat16, sums of frames would lose too much."""
+    monkeypatch.setattr(module, "SLOW_CHANNELS", 0)
+    assert sum(x[0] for x, _ in _convolutions("three taps, six frames", dtype=dtype)) == frames
 
 
 @pytest.mark.parametrize(("case", "channels"), [("stem", 2 * 4), ("dense", 3 * 6)])
@@ -180,11 +212,20 @@ def test_data_sharding_moves_no_sample(case, implementation, axes, monkeypatch):
         np.testing.assert_allclose(received, expected, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("large", [True, False])
-def test_folded_has_forward_mode_and_second_derivatives(large, monkeypatch):
-    if large:
-        monkeypatch.setattr(module, "LARGE_FLOPS", 0)
-    x, kernel, conv = _inputs("dense")
+@pytest.mark.parametrize(
+    ("case", "settings"),
+    [
+        ("dense", {}),
+        ("dense", {"LARGE_FLOPS": 0}),
+        ("dense", {"SLOW_CHANNELS": 0}),
+        ("three taps, six frames", {"SLOW_CHANNELS": 0}),
+        ("temporal, long", {}),
+    ],
+)
+def test_folded_has_forward_mode_and_second_derivatives(case, settings, monkeypatch):
+    for name, value in settings.items():
+        monkeypatch.setattr(module, name, value)
+    x, kernel, conv = _inputs(case)
 
     @jax.jit
     def both(x, kernel):
