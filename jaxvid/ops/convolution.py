@@ -305,8 +305,8 @@ def _convolve_time_jvp(pads: tuple[int, int], primals: tuple, tangents: tuple) -
     (x, kernel), (of_x, of_kernel) = primals, tangents
     outs = x.shape[1] + sum(pads) - len(kernel) + 1
     shifts = [pads[0] - k for k in range(len(kernel))]
-    tangents = [_pad(_multiply(x, of_kernel[k]), 1, shift, outs - x.shape[1] - shift) for k, shift in enumerate(shifts)]
-    return _convolve_time(x, kernel, pads), functools.reduce(operator.add, tangents, _convolve_time(of_x, kernel, pads))
+    by_taps = [_pad(_multiply(x, of_kernel[k]), 1, shift, outs - x.shape[1] - shift) for k, shift in enumerate(shifts)]
+    return _convolve_time(x, kernel, pads), functools.reduce(operator.add, by_taps, _convolve_time(of_x, kernel, pads))
 
 
 def _conv2d(x: Array, kernel: Array, strides: tuple, pads: tuple, dilation: tuple) -> Array:
