@@ -7,21 +7,21 @@ on 16x64x64, then batch 2 at width 64 (``docs/operators_cpu.md`` has all, made b
 =============================  =============  =============
 layer                          direct         folded
 =============================  =============  =============
-3x7x7, 3 -> 16, stride 1 2 2   571 / 1680     79 / 160
-3x3x3, 16 -> 16, 8x16x16       27 / 71        6.0 / 22
-3x3x3, 16 -> 32, stride 2      3.3 / 226      1.6 / 6.4
-3x3x3, 32 -> 32, 4x8x8         6.9 / 21       2.0 / 6.5
-3x3x3, 64 -> 64, 2x4x4         2.1 / 6.1      0.8 / 2.7
-3x3x3, 128 -> 128, 1x2x2       1.4 / 4.2      0.3 / 0.6
-1x1x1, 16 -> 32, stride 2      0.3 / 11       0.2 / 0.5
-3x1x1, 32 -> 16, 8x16x16       5.6 / 16       1.7 / 11
-3x3x3, 64 -> 64, 8x56x56       174 / 626      124 / 257
-1x3x3, 64 -> 64, 8x56x56       72 / 255       58 / 81
-3x1x1, 64 -> 64, 8x56x56       21 / 80        19 / 86
+3x7x7, 3 -> 16, stride 1 2 2   584 / 1789     88 / 148
+3x3x3, 16 -> 16, 8x16x16       33 / 71        6.0 / 16
+3x3x3, 16 -> 32, stride 2      3.3 / 217      1.5 / 5.7
+3x3x3, 32 -> 32, 4x8x8         6.8 / 19       1.8 / 4.6
+3x3x3, 64 -> 64, 2x4x4         1.9 / 5.7      0.8 / 2.4
+3x3x3, 128 -> 128, 1x2x2       1.4 / 4.2      0.3 / 0.7
+1x1x1, 16 -> 32, stride 2      0.2 / 11       0.1 / 0.4
+3x1x1, 32 -> 16, 8x16x16       7.6 / 16       1.2 / 6.3
+3x3x3, 64 -> 64, 8x56x56       175 / 605      92 / 214
+1x3x3, 64 -> 64, 8x56x56       62 / 248       39 / 78
+3x1x1, 64 -> 64, 8x56x56       21 / 82        7.0 / 32
 =============================  =============  =============
 
-Depthwise, batch 2, ``folded`` and ``shifted``: 3x3x3, 108 channels, 16x28x28: 86 / 276 and 4.7 / 72. Grouped 3x3x3,
-batch 2, ``direct`` and ``folded``, in processor time: 32 groups of 4 channels, 8x28x28: 516 / 1647 and 39 / 140; 32
+Depthwise, batch 2, ``folded`` and ``shifted``: 3x3x3, 108 channels, 16x28x28: 70 / 147 and 5.1 / 23. Grouped 3x3x3,
+batch 2, ``direct`` and ``folded``, in processor time: 32 groups of 4 channels, 8x28x28: 516 / 1647 and 29 / 123; 32
 groups of 16, 8x14x14: 249 / 3952 and 83 / 238. (Folded, but with XLA's own groups: 179 / 21716 and 146 / 21865.)
 
 Medians of 3 runs; jax 0.10.2, two shared cores of an AMD EPYC with AVX-512. A 2-D convolution without any padding is
@@ -105,9 +105,9 @@ def conv3d(
         padding: ``"SAME"``, ``"VALID"`` (both as in XLA), or per axis one number for both sides or a pair.
         dilation: Distance of the kernel's taps.
         groups: Number of channel groups that do not see each other.
-        implementation: ``direct`` is XLA's 3-D convolution; ``folded`` is a sum over the kernel's frames of 2-D
-            convolutions with time folded into the batch, of several groups at a time; ``shifted`` is a sum of the
-            shifted input times each tap, for depthwise kernels only (``groups`` equal to ``I`` and ``O``; no
+        implementation: ``direct`` is XLA's 3-D convolution; ``folded`` is made of 2-D convolutions and matrix products,
+            with time folded into the batch, of several groups at a time; ``shifted`` is a sum of the shifted input
+            times each tap, for depthwise kernels only (``groups`` equal to ``I`` and ``O``; no
             forward-mode derivatives); ``pallas`` is the same in hand-written kernels for the TPU or GPU that is the
             default backend (up to 64 taps, dilation 1); ``None`` takes the fastest one for this backend and shape, and
             never ``pallas``: it was not timed on a device.
