@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from jaxvid.ops import conv3d
-from jaxvid.ops import convolution as module
+from jaxvid.ops import conv3d, convolution, folded
 
 CASES = {
     # name: (x, kernel, strides, padding, dilation, groups)
@@ -70,8 +69,8 @@ def _inputs(case: str, dtype=jnp.float32):
 def test_every_form_equals_direct_in_value_and_gradient(case, form, monkeypatch):
     x, kernel, conv = _inputs(case)
     if form == "folded, tap by tap":
-        monkeypatch.setattr(module, "SLOW_CHANNELS", 0)  # as for wide layers
-        monkeypatch.setattr(module, "LARGE_FLOPS", 0)  # as for large ones: the kernel's gradient in parts
+        monkeypatch.setattr(folded, "SLOW_CHANNELS", 0)  # as for wide layers
+        monkeypatch.setattr(folded, "LARGE_FLOPS", 0)  # as for large ones: the kernel's gradient in parts
     form = form.split(",")[0]
 
     @jax.jit  # one compilation a case
@@ -129,7 +128,7 @@ def _equations(jaxpr):
 
 
 def test_taps_that_see_only_padding_are_not_computed(monkeypatch):
-    monkeypatch.setattr(module, "SLOW_CHANNELS", 0)
+    monkeypatch.setattr(folded, "SLOW_CHANNELS", 0)
     assert len(_convolutions("one frame")) == 1
     assert {kernel[:2] for _, kernel in _convolutions("one row")} == {(1, 3)}
 
@@ -137,7 +136,7 @@ def test_taps_that_see_only_padding_are_not_computed(monkeypatch):
 @pytest.mark.parametrize(("dtype", "frames"), [("float32", 2 * 12), ("bfloat16", 2 * (4 + 5 + 5))])
 def test_three_taps_in_time_are_four_convolutions_for_two_frames(dtype, frames, monkeypatch):
     """Six output frames of two samples; rounded to bfloat16, sums of frames would lose too much."""
-    monkeypatch.setattr(module, "SLOW_CHANNELS", 0)
+    monkeypatch.setattr(folded, "SLOW_CHANNELS", 0)
     assert sum(x[0] for x, _ in _convolutions("three taps, six frames", dtype=dtype)) == frames
 
 
@@ -191,7 +190,7 @@ def test_bfloat16_in_bfloat16_out(case, implementation):
 )
 @pytest.mark.parametrize("axes", [{"data": 8}, {"data": 4, "model": 2}], ids=["data", "data and model"])
 def test_data_sharding_moves_no_sample(case, implementation, axes, monkeypatch):
-    monkeypatch.setattr(module, "LARGE_FLOPS", 0)
+    monkeypatch.setattr(folded, "LARGE_FLOPS", 0)
     """The compiled text gathers nothing; the kernel's gradient is summed over the devices, and by the right ones."""
     x, kernel, conv = _inputs(case)
     x = jax.random.normal(jax.random.key(2), (8, *x.shape[1:]))
@@ -224,7 +223,7 @@ def test_data_sharding_moves_no_sample(case, implementation, axes, monkeypatch):
 )
 def test_folded_has_forward_mode_and_second_derivatives(case, settings, monkeypatch):
     for name, value in settings.items():
-        monkeypatch.setattr(module, name, value)
+        monkeypatch.setattr(folded, name, value)
     x, kernel, conv = _inputs(case)
 
     @jax.jit
@@ -260,7 +259,7 @@ def test_none_takes_the_fastest_on_cpu_and_direct_elsewhere(case, form, monkeypa
         return str(jax.make_jaxpr(lambda x: conv(x, kernel, **options))(x))
 
     assert primitives() == primitives(implementation=form) != primitives(implementation="direct")
-    monkeypatch.setattr(module.jax, "default_backend", lambda: "gpu")
+    monkeypatch.setattr(convolution.jax, "default_backend", lambda: "gpu")
     assert primitives() == primitives(implementation="direct")
 
 
