@@ -50,9 +50,7 @@ def draw_ops(lines: Iterable[Mapping[str, Any]]) -> Figure:
     from matplotlib import colormaps
     from matplotlib.figure import Figure
 
-    measured = [line for line in lines if line.get("benchmark") == "ops" and line["median_ms"] is not None]
-    if not measured:
-        raise ValueError("the picture must have at least one measured line of 'jaxvid bench ops', received 0.")
+    measured = measured_lines(lines, "picture")
     rows = list(dict.fromkeys(map(case_name, measured)))
     names = list(dict.fromkeys(line["implementation"] for line in measured))
     colours = {name: colormaps["tab10"](k % 10) for k, name in enumerate(names)}
@@ -86,6 +84,14 @@ def draw_ops(lines: Iterable[Mapping[str, Any]]) -> Figure:
     first = measured[0]
     figure.suptitle(f"{device_name(first)}, jax {first['versions']['jax']}", x=0.02, ha="left")
     return figure
+
+
+def measured_lines(lines: Iterable[Mapping[str, Any]], what: str) -> list[Mapping[str, Any]]:
+    """The lines of ``bench ops`` with a time; an error that names what they are for where there is none."""
+    measured = [line for line in lines if line.get("benchmark") == "ops" and line["median_ms"] is not None]
+    if not measured:
+        raise ValueError(f"the {what} must have at least one measured line of 'jaxvid bench ops', received 0.")
+    return measured
 
 
 def device_name(line: Mapping[str, Any]) -> str:

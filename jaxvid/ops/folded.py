@@ -191,9 +191,7 @@ def _pad(x: Array, axis: int, before: int, after: int, between: int = 0) -> Arra
 
 def _fold_pointwise(x: Array, kernel: Array, stride: int, pads: tuple[int, int], step: int) -> Array:
     """Convolves along time only, with ``[kT I O]``: matrix products."""
-    if len(kernel) == 1 and pads == (0, 0):
-        return _multiply(x[:, ::stride], kernel[0])
-    if stride == step == 1 and x.shape[1] >= MINIMAL_FRAMES:
+    if len(kernel) > 1 and stride == step == 1 and x.shape[1] >= MINIMAL_FRAMES:
         return _convolve_time(x, kernel, pads)
     return _sum_over_taps(_multiply, x, kernel, stride, pads, step)
 
