@@ -19,10 +19,22 @@ import flax.linen as nn
 from jaxvid.models import variants, x3d
 from jaxvid.models.options import closest
 
-__all__ = ["MODELS", "build"]
+__all__ = ["MODELS", "SOURCES", "build"]
 
-MODELS: Mapping[str, Callable[..., nn.Module]] = MappingProxyType(variants.builders() | x3d.builders())
+_FAMILIES = (
+    variants,
+    x3d,
+)
+
+MODELS: Mapping[str, Callable[..., nn.Module]] = MappingProxyType(
+    {name: builder for family in _FAMILIES for name, builder in family.builders().items()}
+)
 """Name -> builder ``(num_classes, **options) -> module``. Read-only; ``jaxvid models`` prints it as a table."""
+
+SOURCES: Mapping[str, str] = MappingProxyType(
+    {name: source for family in _FAMILIES for name, source in family.sources().items()}
+)
+"""Name -> where the network's definition comes from."""
 
 
 def build(name: str, num_classes: int, **options: Any) -> nn.Module:
@@ -31,10 +43,8 @@ def build(name: str, num_classes: int, **options: Any) -> nn.Module:
     Args:
       name: a name of :data:`MODELS`.
       num_classes: outputs, at least 1.
-      **options: ``width``, ``dropout``, ``dtype``, ``conv``, and for ``srtg_`` names ``cell``, ``num_layers``,
-        ``gate``, ``gate_gradient``, ``init``, ``placement``; also ``expansion`` of a ResNet
-        (:func:`jaxvid.models.variants.build_resnet`), ``width_factor`` and ``zero_init`` of an X3D
-        (:func:`jaxvid.models.x3d.build_x3d`).
+      **options: ``width`` and those of :func:`jaxvid.models.options.network_fields`; beside them what the family's
+        builder takes (:func:`jaxvid.models.variants.build_resnet`, :func:`jaxvid.models.x3d.build_x3d`, ...).
 
     Returns:
       A Linen module.

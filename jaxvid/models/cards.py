@@ -11,7 +11,6 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from jaxvid import models
-from jaxvid.models import variants, x3d
 from jaxvid.models.cost import count_macs, count_parameters
 from jaxvid.models.figures import CLIP, CLIPS, COUNTED, PRINTED, Printed
 from jaxvid.types import Size3
@@ -72,7 +71,7 @@ def card(name: str) -> Card:
         num_classes=NUM_CLASSES,
         paper_params=printed.params,
         paper_gflops=printed.gflops,
-        source=printed.source or (variants.sources() | x3d.sources()).get(name, ""),
+        source=printed.source or models.SOURCES[name],
         remark=printed.remark,
     )
 

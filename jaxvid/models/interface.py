@@ -1,23 +1,28 @@
-"""What every network shares: the check of its input, the names of its outputs, and the SRTG in its blocks."""
+"""What every network shares: the check of its input, the names of its outputs, and what makes its layers."""
 
 from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax import Array
 
 from jaxvid.models.options import SRTGOptions
 from jaxvid.models.residual import MakeModule
+from jaxvid.nn.convolution import Conv3D
+from jaxvid.nn.normalization import BatchNorm
 from jaxvid.nn.srtg import SRTG
+from jaxvid.ops.pooling import avg_pool3d, max_pool3d
+from jaxvid.ops.soft_pooling import softpool
 
 if TYPE_CHECKING:
-    from jaxtyping import Array
-
     from jaxvid.types import Size3
 
 
@@ -44,6 +49,20 @@ def check_video(video: Array, stride: Size3, train: bool) -> None:
             "video must leave more than one value per channel to BatchNorm in training "
             f"(several clips, or more than {stride[0]} frames or {stride[1]} pixels), received shape {video.shape}."
         )
+
+
+def make_conv(conv: str, dtype: jax.typing.DTypeLike) -> functools.partial[Conv3D]:
+    """What makes a 3-D convolution without bias, in the formulation ``conv``."""
+    return functools.partial(Conv3D, implementation=None if conv == "auto" else conv, dtype=dtype)
+
+
+def make_norm(dtype: jax.typing.DTypeLike, **fields: Any) -> functools.partial[BatchNorm]:
+    """What makes a BatchNorm."""
+    return functools.partial(BatchNorm, dtype=dtype, **fields)
+
+
+POOLS: Mapping[str, Callable[..., Array]] = MappingProxyType({"max": max_pool3d, "avg": avg_pool3d, "soft": softpool})
+"""``(x, window, strides, padding) -> x`` of every kind of pooling that a network can have between its stages."""
 
 
 def make_srtg(srtg: SRTGOptions | None, dtype: jax.typing.DTypeLike) -> tuple[MakeModule | None, str]:

@@ -18,6 +18,9 @@ from jaxvid.models.residual import PLACEMENTS
 CONVS = ("auto", "direct", "folded")
 """Formulations of the 3-D convolution; ``auto`` is the fastest one measured on the backend."""
 
+POOLS = ("max", "avg", "soft")
+"""Pooling between the stages; ``soft`` is :func:`jaxvid.ops.softpool`."""
+
 DTYPES = ("float32", "bfloat16", "float16")
 
 
@@ -44,6 +47,56 @@ SRTG_CHOICES: Mapping[str, tuple[Any, ...]] = MappingProxyType(
     }
 )
 """The values of the options that only ``srtg_`` names take."""
+
+
+def network_fields(
+    name: str,
+    own: Sequence[str],
+    num_classes: Any,
+    *,
+    convs: Sequence[str] = CONVS,
+    dropout: Any = 0.0,
+    dtype: Any = "float32",
+    conv: Any = "auto",
+    remat: Any = False,
+    window: Any = None,
+    **srtg: Any,
+) -> dict[str, Any]:
+    """The fields that every network has, checked.
+
+    Args:
+      name: the network's name; one that begins with ``srtg_`` has SRTG in every block.
+      own: the options that its builder takes beside these.
+      num_classes: outputs, at least 1.
+      convs: what ``conv`` may be.
+      dropout: share of the features dropped before the classifier, in [0, 1).
+      dtype: of the activations: float32, bfloat16 or float16.
+      conv: formulation of the convolutions.
+      remat: whether the backward pass computes the activations inside of the blocks again instead of keeping them.
+      window: for fully-convolutional evaluation, see :class:`jaxvid.models.stages.Head`.
+      **srtg: fields of :class:`SRTGOptions`, for ``srtg_`` names only.
+
+    Returns:
+      ``num_classes``, ``dropout``, ``dtype``, ``conv``, ``remat``, ``window`` and ``srtg``.
+
+    Raises:
+      ValueError: an option is unknown, does not belong to this name, or has an impossible value.
+    """
+    recurrent = srtg_options(name, (*own, "dropout", "dtype", "conv", "remat", "window"), srtg)
+    require_choice("conv", conv, tuple(convs))
+    if window is not None:
+        if isinstance(window, (str, bytes)) or not isinstance(window, Sequence) or len(window) != 3:
+            raise ValueError(f"window must be None or three numbers (T, H, W), received window={window!r}.")
+        window = tuple(count("window", length) for length in window)
+    return {
+        "num_classes": count("num_classes", num_classes),
+        "dropout": share("dropout", dropout),
+        "dtype": activation_dtype(dtype),
+        "conv": conv,
+        "remat": flag("remat", remat),
+        "window": window,
+        "srtg": recurrent,
+    }
 
 
 def srtg_options(name: str, known: Sequence[str], options: Mapping[str, Any]) -> SRTGOptions | None:
@@ -97,6 +150,13 @@ def count(option: str, value: Any) -> int:
     if number < 1:
         raise ValueError(f"{option} must be a whole number >= 1, received {option}={value!r}.")
     return number
+
+
+def flag(option: str, value: Any) -> bool:
+    """True or False, NumPy's too, as Python's own."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise ValueError(f"{option} must be True or False, received {option}={value!r}.")
+    return bool(value)
 
 
 def share(option: str, value: Any) -> float:

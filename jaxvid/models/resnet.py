@@ -9,15 +9,15 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxvid.models.interface import check_video, make_srtg, named_output
+from jaxvid.models.interface import POOLS, check_video, make_conv, make_norm, make_srtg, named_output
 from jaxvid.models.options import SRTGOptions
 from jaxvid.models.residual import FactorisedConv, MakeModule, ResidualBlock, middle_channels
-from jaxvid.nn.convolution import Conv3D
-from jaxvid.nn.normalization import BatchNorm
-from jaxvid.ops.pooling import max_pool3d
+from jaxvid.models.stages import Head, Stage
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Float
+
+    from jaxvid.types import Size3
 
 
 class Stem(nn.Module):
@@ -52,47 +52,10 @@ class Stem(nn.Module):
         return named_output(self, nn.relu(self.norm(name="norm")(x, not train)))
 
 
-class Stage(nn.Module):
-    """Residual blocks at one resolution, named ``block0``, ``block1``, ….
-
-    Attributes:
-      blocks: each makes a residual block from a ``name``, in their order.
-    """
-
-    blocks: tuple[MakeModule, ...]
-
-    @nn.compact
-    def __call__(self, x: Float[Array, "N T H W C"], train: bool) -> Float[Array, "N t h w F"]:
-        """Applies the blocks in their order."""
-        for index, block in enumerate(self.blocks):
-            x = block(name=f"block{index}")(x, train)
-        return named_output(self, x)
-
-
-class Head(nn.Module):
-    """Mean over time and space, dropout, linear classifier ``classifier``; everything in float32.
-
-    Attributes:
-      num_classes: outputs.
-      dropout: share of the features that a training step drops.
-    """
-
-    num_classes: int
-    dropout: float
-
-    @nn.compact
-    def __call__(self, x: Float[Array, "N T H W C"], train: bool) -> Float[Array, "N K"]:
-        """Returns logits."""
-        x = jnp.mean(x.astype(jnp.float32), axis=(1, 2, 3))
-        x = nn.Dropout(self.dropout, name="dropout")(x, deterministic=not train)
-        classifier = nn.Dense(self.num_classes, kernel_init=nn.initializers.normal(0.01), name="classifier")
-        return named_output(self, classifier(x))
-
-
 class ResNet3D(nn.Module):
     """A 3-D ResNet (Hara et al. 2018; Tran et al. 2018; Stergiou and Poppe 2021).
 
-    ``stem``, max pool 3x3x3 with stride 2, ``stage1`` … ``stage4``, ``head``. The stages have ``width * widen`` times
+    ``stem``, a 3x3x3 pooling with stride 2, ``stage1`` … ``stage4``, ``head``. The stages have ``width * widen`` times
     1, 2, 4, 8 planes, and stages 2 to 4 halve time and space. Convolutions start Kaiming-normal (fan out), BN at 1 and
     0, the classifier at N(0, 0.01) and 0.
 
@@ -113,9 +76,12 @@ class ResNet3D(nn.Module):
       stem_frames: length of the stem's kernel in time.
       stem_middle: middle channels of a (2+1)D stem; ``None`` computes them.
       shared_middle: see :class:`jaxvid.models.residual.ResidualBlock`.
+      pool: one of :data:`jaxvid.models.options.POOLS`; ``max`` is the papers'.
       dropout: before the classifier.
       dtype: of the activations; parameters, statistics, recurrences and the head stay float32.
       conv: one of :data:`jaxvid.models.options.CONVS`.
+      remat: see :class:`jaxvid.models.stages.Stage`.
+      window: see :class:`jaxvid.models.stages.Head`.
       srtg: SRTG in every block, or ``None``.
     """
 
@@ -131,9 +97,12 @@ class ResNet3D(nn.Module):
     stem_frames: int = 3
     stem_middle: int | None = 45
     shared_middle: bool = True
+    pool: str = "max"
     dropout: float = 0.0
     dtype: jax.typing.DTypeLike = jnp.float32
     conv: str = "auto"
+    remat: bool = False
+    window: Size3 | None = None
     srtg: SRTGOptions | None = None
 
     @nn.compact
@@ -152,22 +121,19 @@ class ResNet3D(nn.Module):
             would normalise a single value.
         """
         check_video(video, (16, 32, 32), train and not self.is_initializing())
-        conv = functools.partial(
-            Conv3D, implementation=None if self.conv == "auto" else self.conv, dtype=self.dtype, use_bias=False
-        )
-        norm = functools.partial(BatchNorm, dtype=self.dtype)
+        conv, norm = make_conv(self.conv, self.dtype), make_norm(self.dtype)
         planes = self.width * self.widen
         stem = Stem(planes, self.stem_frames, self.factorised, self.stem_middle, conv, norm, name="stem")
         x = stem(video.astype(self.dtype), train)
-        x = max_pool3d(x, (3, 3, 3), (2, 2, 2), (1, 1, 1))
+        x = POOLS[self.pool](x, (3, 3, 3), (2, 2, 2), (1, 1, 1))
         for index, num_blocks in enumerate(self.stage_sizes):
             block = self._block(planes * 2**index, conv, norm)
             first = functools.partial(block, stride=1 if index == 0 else 2)
             others = (functools.partial(block, stride=1),) * (num_blocks - 1)
-            x = Stage((first, *others), name=f"stage{index + 1}")(x, train)
-        return Head(self.num_classes, self.dropout, name="head")(x, train)
+            x = Stage((first, *others), self.remat, name=f"stage{index + 1}")(x, train)
+        return Head(self.num_classes, self.dropout, self.window, name="head")(x, train)
 
-    def _block(self, planes: int, conv: MakeModule, norm: MakeModule) -> MakeModule:
+    def _block(self, planes: int, conv: MakeModule, norm: MakeModule) -> functools.partial[ResidualBlock]:
         srtg, placement = make_srtg(self.srtg, self.dtype)
         return functools.partial(
             ResidualBlock,

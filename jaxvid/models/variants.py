@@ -92,11 +92,9 @@ def build_resnet(
     num_classes: int,
     *,
     width: int | None = None,
-    dropout: float = 0.0,
-    dtype: Any = "float32",
-    conv: str = "auto",
     expansion: int | None = None,
-    **srtg: Any,
+    pool: str = "max",
+    **common: Any,
 ) -> ResNet3D:
     """Builds one network of the table.
 
@@ -107,11 +105,9 @@ def build_resnet(
       num_classes: outputs, at least 1.
       width: scales the stem and every stage; the stages have ``width`` times 1, 2, 4, 8 planes. ``None`` is the papers'
         64.
-      dropout: share of the features dropped before the classifier, in [0, 1).
-      dtype: of the activations: float32, bfloat16 or float16.
-      conv: ``"auto"``, ``"direct"`` or ``"folded"``.
       expansion: output channels of a bottleneck per plane; ``None`` is the family's own.
-      **srtg: fields of :class:`SRTGOptions`, for ``srtg_`` names only.
+      pool: ``"max"``, ``"avg"`` or ``"soft"``, the pooling behind the stem.
+      **common: the options of every network, see :func:`jaxvid.models.options.network_fields`.
 
     Returns:
       The Linen module.
@@ -120,14 +116,9 @@ def build_resnet(
       ValueError: an option is unknown, does not belong to this name, or has an impossible value.
     """
     bottleneck = depth >= 50
-    recurrent = options.srtg_options(name, ("width", "dropout", "dtype", "conv", "expansion"), srtg)
-    num_classes, width = (
-        options.count("num_classes", num_classes),
-        options.count("width", 64 if width is None else width),
-    )
-    dropout = options.share("dropout", dropout)
-    options.require_choice("conv", conv, options.CONVS)
-    activations = options.activation_dtype(dtype)
+    width = options.count("width", 64 if width is None else width)
+    options.require_choice("pool", pool, options.POOLS)
+    common = options.network_fields(name, ("width", "expansion", "pool"), num_classes, **common)
     fields = dict(family.fields) | (dict(family.bottleneck) if bottleneck else {})
     if expansion is not None:
         expansion = options.count("expansion", expansion)
@@ -137,14 +128,4 @@ def build_resnet(
                 f"for {name!r}."
             )
         fields["expansion"] = expansion
-    return ResNet3D(
-        num_classes=num_classes,
-        stage_sizes=STAGE_SIZES[depth],
-        bottleneck=bottleneck,
-        width=width,
-        dropout=dropout,
-        dtype=activations,
-        conv=conv,
-        srtg=recurrent,
-        **fields,
-    )
+    return ResNet3D(stage_sizes=STAGE_SIZES[depth], bottleneck=bottleneck, width=width, pool=pool, **fields, **common)

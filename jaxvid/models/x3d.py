@@ -13,17 +13,18 @@ import jax
 import jax.numpy as jnp
 
 from jaxvid.models import options
-from jaxvid.models.interface import check_video, make_srtg, named_output
+from jaxvid.models.interface import check_video, make_conv, make_norm, make_srtg, named_output
 from jaxvid.models.options import SRTGOptions
 from jaxvid.models.residual import MakeModule, place_srtg
-from jaxvid.models.resnet import Stage
+from jaxvid.models.stages import Stage, mean_of_probabilities, mean_of_windows
 from jaxvid.nn.convolution import Conv3D
-from jaxvid.nn.normalization import BatchNorm
 from jaxvid.nn.squeeze_excitation import SqueezeExcitation
 from jaxvid.ops.convolution import IMPLEMENTATIONS
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Float
+
+    from jaxvid.types import Size3
 
 SOURCE = "Feichtenhofer 2020, the authors' code"
 
@@ -165,6 +166,7 @@ class Head(nn.Module):
       dropout: share of the features that a training step drops.
       conv: makes a dense convolution.
       norm: makes a normalisation.
+      window: see :class:`jaxvid.models.stages.Head`.
     """
 
     num_classes: int
@@ -172,17 +174,18 @@ class Head(nn.Module):
     dropout: float
     conv: MakeModule
     norm: MakeModule
+    window: Size3 | None = None
 
     @nn.compact
     def __call__(self, x: Float[Array, "N T H W C"], train: bool) -> Float[Array, "N K"]:
         """Returns logits."""
         x = self.conv(self.inner, (1, 1, 1), (1, 1, 1), (0, 0, 0), name="conv1")(x)
         x = nn.relu(self.norm(name="norm1")(x, not train))
-        x = jnp.mean(x.astype(jnp.float32), axis=(1, 2, 3), keepdims=True)
-        x = nn.relu(Conv3D(_HEAD_FEATURES, (1, 1, 1), name="conv2")(x))[:, 0, 0, 0]
+        x = mean_of_windows(x, None if train else self.window)
+        x = nn.relu(Conv3D(_HEAD_FEATURES, (1, 1, 1), name="conv2")(x))
         x = nn.Dropout(self.dropout, name="dropout")(x, deterministic=not train)
         classifier = nn.Dense(self.num_classes, kernel_init=nn.initializers.normal(0.01), name="classifier")
-        return named_output(self, classifier(x))
+        return named_output(self, mean_of_probabilities(classifier(x)))
 
 
 class X3D(nn.Module):
@@ -202,6 +205,8 @@ class X3D(nn.Module):
       dtype: of the activations; parameters, statistics, squeeze-and-excitation's weights and the head from its mean on
         stay float32.
       conv: one of :data:`jaxvid.models.options.CONVS` or of :data:`DEPTHWISE_CONVS`.
+      remat: see :class:`jaxvid.models.stages.Stage`.
+      window: see :class:`jaxvid.models.stages.Head`.
       zero_init: whether the last BN of every block starts at scale 0.
       srtg: SRTG in every block, or ``None``.
     """
@@ -212,6 +217,8 @@ class X3D(nn.Module):
     dropout: float = 0.0
     dtype: jax.typing.DTypeLike = jnp.float32
     conv: str = "auto"
+    remat: bool = False
+    window: Size3 | None = None
     zero_init: bool = True
     srtg: SRTGOptions | None = None
 
@@ -231,10 +238,9 @@ class X3D(nn.Module):
             would normalise a single value.
         """
         check_video(video, (1, 32, 32), train and not self.is_initializing())
-        implementation = None if self.conv == "auto" else self.conv
-        depthwise = functools.partial(Conv3D, implementation=implementation, dtype=self.dtype)
-        conv = functools.partial(depthwise, implementation=None if self.conv in DEPTHWISE_CONVS else implementation)
-        norm = functools.partial(BatchNorm, dtype=self.dtype)
+        depthwise = make_conv(self.conv, self.dtype)
+        conv = make_conv("auto" if self.conv in DEPTHWISE_CONVS else self.conv, self.dtype)
+        norm = make_norm(self.dtype)
         srtg, placement = make_srtg(self.srtg, self.dtype)
         block = functools.partial(
             Block, zero_init=self.zero_init, conv=conv, depthwise=depthwise, norm=norm, srtg=srtg, placement=placement
@@ -246,9 +252,9 @@ class X3D(nn.Module):
                 functools.partial(block, features=features, stride=2 if index == 0 else 1, squeeze=index % 2 == 0)
                 for index in range(num_blocks)
             ]
-            x = Stage(tuple(blocks), name=f"stage{stage + 1}")(x, train)
-        head = Head(self.num_classes, int(_BOTTLENECK * widths[-1]), self.dropout, conv, norm, name="head")
-        return head(x, train)
+            x = Stage(tuple(blocks), self.remat, name=f"stage{stage + 1}")(x, train)
+        inner = int(_BOTTLENECK * widths[-1])
+        return Head(self.num_classes, inner, self.dropout, conv, norm, self.window, name="head")(x, train)
 
 
 def builders() -> dict[str, Callable[..., X3D]]:
@@ -272,11 +278,8 @@ def build_x3d(
     *,
     width: int | None = None,
     width_factor: float | None = None,
-    dropout: float = 0.0,
-    dtype: Any = "float32",
-    conv: str = "auto",
     zero_init: bool = True,
-    **srtg: Any,
+    **common: Any,
 ) -> X3D:
     """Builds one network of the family.
 
@@ -287,12 +290,10 @@ def build_x3d(
       width: scales the network as it scales a ResNet: 64 is the paper's, 32 has half its ``width_factor``. Numbers of
         channels are rounded to multiples of 8, see :func:`round_width`.
       width_factor: as in the paper; ``None`` is the network's own, 2 or 2.9.
-      dropout: share of the features dropped before the classifier, in [0, 1); the paper trains with 0.5.
-      dtype: of the activations: float32, bfloat16 or float16.
-      conv: ``"auto"``, ``"direct"`` or ``"folded"`` for all convolutions, or one of :data:`DEPTHWISE_CONVS` for the
-        depthwise ones, with ``"auto"`` for the others.
       zero_init: whether the last BN of every block starts at scale 0, so that the block starts as its shortcut.
-      **srtg: fields of :class:`jaxvid.models.options.SRTGOptions`, for ``srtg_`` names only.
+      **common: the options of every network, see :func:`jaxvid.models.options.network_fields`. The paper trains with
+        ``dropout=0.5``. ``conv`` is ``"auto"``, ``"direct"`` or ``"folded"`` for all convolutions, or one of
+        :data:`DEPTHWISE_CONVS` for the depthwise ones, with ``"auto"`` for the others.
 
     Returns:
       The Linen module.
@@ -300,8 +301,6 @@ def build_x3d(
     Raises:
       ValueError: an option is unknown, does not belong to this name, or has an impossible value.
     """
-    known = ("width", "width_factor", "dropout", "dtype", "conv", "zero_init")
-    recurrent = options.srtg_options(name, known, srtg)
     if width is not None and width_factor is not None:
         raise ValueError(
             f"width and width_factor may not both be set, received width={width!r} and width_factor={width_factor!r}."
@@ -310,16 +309,10 @@ def build_x3d(
         width_factor = variant.width_factor * options.count("width", width) / _FULL_WIDTH
     elif width_factor is None:
         width_factor = variant.width_factor
-    options.require_choice("conv", conv, (*options.CONVS, *DEPTHWISE_CONVS))
-    if not isinstance(zero_init, bool):
-        raise ValueError(f"zero_init must be True or False, received zero_init={zero_init!r}.")
+    own, convs = ("width", "width_factor", "zero_init"), (*options.CONVS, *DEPTHWISE_CONVS)
     return X3D(
-        num_classes=options.count("num_classes", num_classes),
         stage_sizes=variant.stage_sizes,
         width_factor=options.positive("width_factor", width_factor),
-        dropout=options.share("dropout", dropout),
-        dtype=options.activation_dtype(dtype),
-        conv=conv,
-        zero_init=zero_init,
-        srtg=recurrent,
+        zero_init=options.flag("zero_init", zero_init),
+        **options.network_fields(name, own, num_classes, convs=convs, **common),
     )
