@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from jaxvid import cli
+from jaxvid.cli import commands
 
 COMMANDS = [
     ["train"],
@@ -136,7 +137,7 @@ def test_another_broken_pipe_is_an_error(monkeypatch, capsys):
     def broken(*_):
         raise BrokenPipeError(32, "Broken pipe")
 
-    monkeypatch.setattr(cli, "_models", broken)
+    monkeypatch.setattr(commands, "list_models", broken)
     assert cli.main(["models"]) == 1
     assert capsys.readouterr().err == "error: [Errno 32] Broken pipe\n"
 
@@ -145,7 +146,7 @@ def test_a_bug_keeps_its_traceback(monkeypatch):
     def buggy(*_):
         raise TypeError("a bug")
 
-    monkeypatch.setattr(cli, "_models", buggy)
+    monkeypatch.setattr(commands, "list_models", buggy)
     with pytest.raises(TypeError, match="a bug"):
         cli.main(["models"])
 

@@ -1,0 +1,161 @@
+"""What each command does: every function takes the parsed options and returns the exit status."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from jaxvid.cli.usage import UsageError
+
+
+def train(options: argparse.Namespace, overrides: dict[str, str]) -> int:
+    """Trains one network, or one per fold."""
+    from jaxvid import config as config_lib
+    from jaxvid.progress import RichProgress
+
+    config = config_lib.load(options.config, overrides)
+    with RichProgress() as progress:
+        if config.data.folds:
+            return _train_folds(config, options.workdir, progress)
+        from jaxvid.train.loop import train
+
+        result = train(config, options.workdir, progress=progress)
+    print(_table(result.metrics, title=f"{config.model.name}, width {config.model.width}"))
+    print(f"run: {result.workdir}")
+    if result.finished:
+        print(f"next: jaxvid eval --checkpoint={result.workdir}")
+    return 0
+
+
+def _train_folds(config: Any, workdir: str, progress: Any) -> int:
+    from jaxvid.train.folds import cross_validate
+
+    result = cross_validate(config, workdir, progress=progress)
+    if result.finished:
+        print(_table(result.metrics, title=f"{config.model.name}, {len(result.per_fold)} folds"))
+    print(f"run: {result.workdir}")
+    return 0
+
+
+def evaluate(options: argparse.Namespace, overrides: dict[str, str]) -> int:
+    """Evaluates a checkpoint."""
+    from jaxvid.progress import RichProgress
+    from jaxvid.train.run import evaluate_run
+
+    with RichProgress() as progress:
+        done = evaluate_run(options.checkpoint, options.output, overrides, best=options.best, progress=progress)
+    print(done.table)
+    print(_table(done.metrics, title=f"{done.run.config.model.name}, step {done.run.step}"))
+    print(f"results: {done.output}")
+    return 0
+
+
+def _table(metrics: dict[str, Any], *, title: str) -> str:
+    rows = [(name, f"{value:.4f}" if isinstance(value, float) else str(value)) for name, value in metrics.items()]
+    width = max([len(name) for name, _ in rows], default=0)
+    return "\n".join([title, *(f"  {name:<{width}}  {value:>10}" for name, value in rows)])
+
+
+def list_models(options: argparse.Namespace, overrides: dict[str, str]) -> int:
+    """Prints the networks."""
+    from jaxvid.models import cards
+
+    if options.json:
+        print(cards.to_json())
+    elif options.markdown:
+        print(cards.to_markdown())
+    else:
+        print(cards.to_text())
+    return 0
+
+
+def make_data(options: argparse.Namespace, overrides: dict[str, str]) -> int:
+    """Makes an embedded data set."""
+    from jaxvid.data.datasets import motion
+    from jaxvid.progress import RichProgress
+
+    with RichProgress() as progress:
+        root = motion.make_motion(options.root, num_workers=options.num_workers, progress=progress.making())
+        print(f"videos: {root}")
+        if options.tfds:
+            print(f"TFDS: {motion.make_tfds(root)}")
+    return 0
+
+
+def check_data(options: argparse.Namespace, overrides: dict[str, str]) -> int:
+    """Decodes every video; status 1 where one is broken."""
+    from jaxvid import config as config_lib
+    from jaxvid.data import check
+    from jaxvid.progress import RichProgress
+    from jaxvid.train import assemble
+
+    config = config_lib.load(options.config, overrides)
+    splits = dict.fromkeys((config.data.train_split, config.data.eval_split))
+    datasets = [assemble.open_dataset(config, split) for split in splits]
+    with RichProgress() as progress:
+        report = check.check_dataset(datasets, num_workers=options.num_workers, progress=progress.checking())
+    print(json.dumps(report.to_json(), indent=2) if options.json else report.to_text())
+    return 1 if report.broken else 0
+
+
+def browse_data(options: argparse.Namespace, overrides: dict[str, str]) -> int:
+    """Draws clips."""
+    from jaxvid import config as config_lib
+    from jaxvid.data import browse
+    from jaxvid.train import assemble
+
+    config = config_lib.load(options.config, overrides)
+    dataset = assemble.open_dataset(config, config.data.train_split)
+    clips = assemble.train_clips(config, dataset.class_names)
+    browse.contact_sheet(dataset, clips, Path(options.output), rows=options.rows, seed=options.seed)
+    print(f"picture: {options.output}")
+    return 0
+
+
+def measure(options: argparse.Namespace, overrides: dict[str, str]) -> int:
+    """Runs a benchmark, or draws what one printed."""
+    from jaxvid import benchmarks
+
+    if (options.name == "plot") != (options.file is not None):
+        raise UsageError(
+            f"FILE.jsonl belongs to 'jaxvid bench plot' and to no other, received {options.name} and {options.file}."
+        )
+    if options.name == "plot":
+        from jaxvid.benchmarks import plot, table
+
+        lines = plot.read_lines(options.file)
+        if options.output.endswith(".md"):
+            Path(options.output).write_text(table.format_ops(lines), encoding="utf-8")
+        else:
+            plot.draw_ops(lines).savefig(options.output, dpi=100)
+        print(f"written: {options.output}")
+        return 0
+    if options.plot and options.name != "ops":
+        raise UsageError(f"--plot belongs to 'jaxvid bench ops', received it with {options.name}.")
+    lines = []
+    for line in benchmarks.BENCHMARKS[options.name](options):
+        print(json.dumps(line), flush=True)
+        lines.append(line)
+    if options.plot:
+        from jaxvid.benchmarks import plot
+
+        plot.draw_ops(lines).savefig(options.plot, dpi=100)
+    return 0
+
+
+def diagnose(options: argparse.Namespace, overrides: dict[str, str]) -> int:
+    """Looks at this machine; status 1 where something fails."""
+    import dataclasses
+
+    from jaxvid import doctor
+
+    checks = doctor.diagnose()
+    if options.json:
+        print(json.dumps([dataclasses.asdict(check) for check in checks], indent=2))
+    else:
+        for check in checks:
+            mend = f"\n      mend: {check.fix}" if check.fix and check.status != "PASS" else ""
+            print(f"{check.status:<4}  {check.name}: {check.detail}{mend}")
+    return 1 if any(check.status == "FAIL" for check in checks) else 0

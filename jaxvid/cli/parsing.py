@@ -1,0 +1,204 @@
+"""The words of the command line: what each command takes, and one sentence for what it does not."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+from typing import Any, NoReturn
+
+import jaxvid
+from jaxvid.cli import commands
+from jaxvid.cli.usage import UsageError
+
+_EXAMPLES = {
+    "": """examples:
+  jaxvid doctor                                                     is this machine ready?
+  jaxvid train --config=configs/motion.py --workdir=runs/motion     train; the same command goes on after a stop
+  jaxvid eval --checkpoint=runs/motion                              evaluate what was trained
+""",
+    "train": """examples:
+  jaxvid train --config=configs/motion.py --workdir=runs/motion
+  jaxvid train --config=configs/motion.py:r3d_18 --workdir=runs/plain --config.optimizer.learning_rate=0.001
+  jaxvid train --config=configs/folder.py --workdir=runs/mine --config.data.root=videos --config.data.val_fraction=0.2
+""",
+    "eval": """examples:
+  jaxvid eval --checkpoint=runs/motion
+  jaxvid eval --checkpoint=runs/motion --best --config.eval.num_clips=10 --config.eval.num_crops=3
+  jaxvid eval --checkpoint=runs/motion --config.eval.frame_order=shuffled --output=runs/motion/eval-shuffled
+""",
+    "models": """examples:
+  jaxvid models
+  jaxvid models --json
+  jaxvid models --markdown
+""",
+    "data": """examples:
+  jaxvid data make motion --root=data/motion
+  jaxvid data check --config=configs/folder.py --config.data.root=videos
+  jaxvid data browse --config=configs/motion.py --output=clips.png
+""",
+    "data make": """examples:
+  jaxvid data make motion --root=data/motion
+  jaxvid data make motion --root=data/motion --tfds
+""",
+    "data check": """examples:
+  jaxvid data check --config=configs/motion.py
+  jaxvid data check --config=configs/folder.py --config.data.root=videos --json
+""",
+    "data browse": """examples:
+  jaxvid data browse --config=configs/motion.py --output=clips.png
+  jaxvid data browse --config=configs/motion.py --output=clips.png --rows=20 --seed=3
+""",
+    "bench": """examples:
+  jaxvid bench decode
+  jaxvid bench pipeline
+  jaxvid bench step --model=srtg_r3d_18 --width=16 --clip=16,64,64 --batch_size=16
+  jaxvid bench motion --seeds=3 --workdir=runs/bench-motion         SRTG beside the plain network, over seeds
+  jaxvid bench ops --json > ops.jsonl                               every operator, as a share of this machine's peak
+  jaxvid bench ops --op=conv3d --plot=conv3d.png
+  jaxvid bench plot ops.jsonl --output=ops.png
+  jaxvid bench plot ops.jsonl --output=ops.md
+""",
+    "doctor": """examples:
+  jaxvid doctor
+  jaxvid doctor --json
+""",
+}
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse whose errors are one sentence with the nearest valid name."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{self.prog}: {message}; see '{self.prog} --help'.")
+
+
+def parse(arguments: list[str]) -> tuple[argparse.Namespace, dict[str, str]]:
+    """The options of a command, its function among them as ``run``, and the overrides of its config."""
+    parser = _build_parser()
+    options, rest = parser.parse_known_args(arguments)
+    overrides: dict[str, str] = {}
+    while rest:
+        word = rest.pop(0)
+        name, equals, value = word.partition("=")
+        if not name.startswith("--config."):
+            _unknown(parser, options, name)
+        if not equals:
+            if not rest or rest[0].startswith("--"):
+                raise UsageError(f"{name} must have a value ({name}=VALUE).")
+            value = rest.pop(0)
+        overrides[name.removeprefix("--config.")] = value
+    if overrides and not getattr(options, "takes_overrides", False):
+        raise UsageError(
+            f"--config.* may only be given to a command that reads a config, received {sorted(overrides)}."
+        )
+    return options, overrides
+
+
+def _unknown(parser: argparse.ArgumentParser, options: argparse.Namespace, name: str) -> NoReturn:
+    known = [*vars(options.parser)["_option_string_actions"], "--config.data.root"]
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f" Did you mean {near[0]}?" if near else f" See '{options.parser.prog} --help'."
+    raise UsageError(f"{options.parser.prog} has no option {name}.{hint}")
+
+
+def _build_parser() -> argparse.ArgumentParser:
+    parser = _command(None, "", jaxvid.__doc__.splitlines()[0] if jaxvid.__doc__ else "")
+    parser.add_argument("--version", action="version", version=f"jaxvid {jaxvid.__version__}")
+    subparsers = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=_Parser)
+
+    train = _command(
+        subparsers, "train", "Train, or go on training, one network.", run=commands.train, takes_overrides=True
+    )
+    _add_config(train)
+    train.add_argument("--workdir", required=True, metavar="DIR", help="run folder; resumed when it holds checkpoints")
+
+    evaluate = _command(subparsers, "eval", "Evaluate a checkpoint.", run=commands.evaluate, takes_overrides=True)
+    evaluate.add_argument("--checkpoint", required=True, metavar="DIR", help="a run folder, or one step of it")
+    evaluate.add_argument("--output", metavar="DIR", help="folder of the results (default: RUN/eval)")
+    evaluate.add_argument("--best", action="store_true", help="the checkpoint with the best eval/top1, not the newest")
+
+    models = _command(
+        subparsers, "models", "List the networks: parameters, multiply-adds, paper's figures.", run=commands.list_models
+    )
+    form = models.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="a JSON list")
+    form.add_argument("--markdown", action="store_true", help="a Markdown table, as in the README")
+
+    data = _command(subparsers, "data", "Make, check or look at videos.")
+    tools = data.add_subparsers(metavar="COMMAND", required=True, parser_class=_Parser)
+    make = _command(tools, "data make", "Make an embedded data set.", run=commands.make_data)
+    make.add_argument("name", choices=["motion"], help="which one")
+    make.add_argument("--root", metavar="DIR", default="", help="where to (default: the cache folder)")
+    make.add_argument("--tfds", action="store_true", help="also write it as a TFDS data set (ArrayRecord) to DIR/tfds")
+    make.add_argument("--num_workers", type=int, default=None, metavar="N", help="encoding processes")
+    check = _command(
+        tools, "data check", "Decode every video and report.", run=commands.check_data, takes_overrides=True
+    )
+    _add_config(check)
+    check.add_argument("--json", action="store_true", help="the report as JSON")
+    check.add_argument("--num_workers", type=int, default=None, metavar="N", help="decoding processes")
+    browse = _command(
+        tools, "data browse", "Draw clips as the network sees them.", run=commands.browse_data, takes_overrides=True
+    )
+    _add_config(browse)
+    browse.add_argument("--output", default="clips.png", metavar="PNG", help="the picture (default: %(default)s)")
+    browse.add_argument("--rows", type=int, default=12, metavar="N", help="clips (default: %(default)s)")
+    browse.add_argument("--seed", type=int, default=0, metavar="N", help="which clips (default: %(default)s)")
+
+    bench = _command(subparsers, "bench", "Measure; prints JSON lines.", run=commands.measure)
+    names = ["decode", "motion", "ops", "pipeline", "plot", "step"]
+    bench.add_argument("name", choices=names, help="what to measure; plot: draw what ops printed")
+    bench.add_argument("file", nargs="?", metavar="FILE.jsonl", help="plot: the lines of 'jaxvid bench ops'")
+    bench.add_argument("--json", action="store_true", help="JSON lines, which is also what comes without it")
+    bench.add_argument("--runs", type=int, default=5, metavar="N", help="counted runs (default: %(default)s)")
+    bench.add_argument("--model", default="srtg_r3d_18", help="step: the network (default: %(default)s)")
+    bench.add_argument(
+        "--width",
+        type=int,
+        default=16,
+        help="step: channels of a ResNet's stage 1; 64 is the paper's size of every network (default: %(default)s)",
+    )
+    bench.add_argument("--clip", default="16,64,64", metavar="T,H,W", help="step: the clip (default: %(default)s)")
+    bench.add_argument("--batch_size", type=int, default=16, help="step: clips (default: %(default)s)")
+
+    bench.add_argument("--config", default="configs/motion.py", help="motion: the recipe (default: %(default)s)")
+    bench.add_argument("--workdir", default="runs/bench-motion", help="motion: the runs (default: %(default)s)")
+    bench.add_argument("--seeds", type=int, default=3, help="motion: seeds of each network (default: %(default)s)")
+    bench.add_argument("--op", metavar="NAME", help="ops: one operator (default: all)")
+    bench.add_argument("--quick", action="store_true", help="ops: small shapes, which show only that everything runs")
+    bench.add_argument("--dtype", metavar="NAME", help="ops: default float32, and bfloat16 too where it is not a CPU")
+    bench.add_argument("--plot", metavar="PNG", help="ops: also draw the fractions of the peak")
+    bench.add_argument(
+        "--output",
+        default="ops.png",
+        metavar="FILE",
+        help="plot: the picture, or a table where the name ends in .md (default: %(default)s)",
+    )
+
+    doctor = _command(
+        subparsers, "doctor", "Is this machine ready? One line per check, and how to mend it.", run=commands.diagnose
+    )
+    doctor.add_argument("--json", action="store_true", help="a JSON list")
+    return parser
+
+
+def _command(parent: Any, name: str, description: str, **defaults: Any) -> argparse.ArgumentParser:
+    options = {
+        "description": description,
+        "epilog": _EXAMPLES[name],
+        "formatter_class": argparse.RawDescriptionHelpFormatter,
+        "allow_abbrev": False,
+    }
+    if parent is None:
+        return _Parser(prog="jaxvid", **options)
+    parser = parent.add_parser(name.split()[-1], help=description, **options)
+    parser.add_argument("--debug", action="store_true", help="show tracebacks")
+    parser.set_defaults(parser=parser, **defaults)
+    return parser
+
+
+def _add_config(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--config", required=True, metavar="FILE[:ARG]", help="a config file, with its argument")
+    parser.add_argument_group("config").add_argument(
+        "--config.SECTION.FIELD", metavar="VALUE", dest="_", help="override one field, as often as you like"
+    )

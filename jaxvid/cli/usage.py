@@ -1,0 +1,5 @@
+"""The error of a wrong command line."""
+
+
+class UsageError(ValueError):
+    """The command line itself is wrong."""
