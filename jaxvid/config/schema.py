@@ -61,7 +61,8 @@ class DataConfig:
     crop_size: int = 64  # training and evaluation crops are square (pixels)
     flip: bool = False  # horizontal flip with probability 1/2
     mirror: tuple[str, ...] = ()  # "left=right" pairs: classes that a horizontal flip exchanges
-    mean: tuple[float, float, float] = (0.45, 0.45, 0.45)  # of RGB in [0, 1]
+    color: Literal["RGB", "BGR"] = "RGB"  # order of the channels that the network is given, and of mean and std
+    mean: tuple[float, float, float] = (0.45, 0.45, 0.45)  # per channel, of pixels in [0, 1]
     std: tuple[float, float, float] = (0.225, 0.225, 0.225)
     num_workers: int = 0  # decoding processes; 0 decodes in threads of the training process
     cache_gib: float = 0.0  # decoded frames kept in memory for later epochs, GiB over all decoding processes; 0: none

@@ -13,7 +13,12 @@ if TYPE_CHECKING:
 
 
 def normalize_video(
-    video: UInt8[Array, "*batch T H W C"], mean: Sequence[float], std: Sequence[float], dtype: Any = jnp.float32
+    video: UInt8[Array, "*batch T H W C"],
+    mean: Sequence[float],
+    std: Sequence[float],
+    dtype: Any = jnp.float32,
+    *,
+    reverse: bool = False,
 ) -> Float[Array, "*batch T H W C"]:
     """Turns uint8 pixels into ``(video / 255 - mean) / std`` per channel, computed in float32 and then cast.
 
@@ -22,6 +27,7 @@ def normalize_video(
         mean: Per channel, of pixels in [0, 1].
         std: Per channel, of pixels in [0, 1]; positive.
         dtype: Of the result.
+        reverse: Whether the channels are reversed first, RGB to BGR; ``mean`` and ``std`` belong to the reversed ones.
 
     Returns:
         The normalised video.
@@ -41,5 +47,6 @@ def normalize_video(
             raise ValueError(f"{name} must hold one number per channel ({channels}), received {name}={tuple(values)}.")
     if min(std) <= 0:
         raise ValueError(f"std must be > 0 in every channel, received std={tuple(std)}.")
+    video = jnp.asarray(video)[..., ::-1] if reverse else jnp.asarray(video)
     shift, scale = np.asarray(mean, np.float32), np.asarray(std, np.float32)
-    return ((jnp.asarray(video).astype(jnp.float32) / 255 - shift) / scale).astype(dtype)
+    return ((video.astype(jnp.float32) / 255 - shift) / scale).astype(dtype)

@@ -102,7 +102,7 @@ def mirrored_labels(pairs: tuple[str, ...], class_names: tuple[str, ...]) -> tup
 def preprocessing(config: Config) -> dict[str, Any]:
     """What turns a video into the network's input; travels in every checkpoint."""
     return {
-        "color": "RGB",
+        "color": config.data.color,
         "mean": list(config.data.mean),
         "std": list(config.data.std),
         "num_frames": config.data.num_frames,

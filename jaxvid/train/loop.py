@@ -106,7 +106,7 @@ class _Training:
             total_steps=self.plan.total_steps,
         )
         optimizer = optim.make_optimizer(config.optimizer, schedule)
-        pixels = {"mean": config.data.mean, "std": config.data.std}
+        pixels = {"mean": config.data.mean, "std": config.data.std, "color": config.data.color}
         self.apply = make_apply(model, **pixels)
         self.train_step = make_train_step(
             model,

@@ -87,7 +87,7 @@ def load_run(checkpoint: str | Path, overrides: dict[str, Any] | None = None, *,
         config=config,
         class_names=tuple(meta["class_names"]),
         model=model,
-        apply=make_apply(model, mean=meta["preprocessing"]["mean"], std=meta["preprocessing"]["std"]),
+        apply=make_apply(model, **{name: meta["preprocessing"][name] for name in ("mean", "std", "color")}),
         variables=variables,
     )
 

@@ -18,12 +18,15 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jaxvid.ops.choices import require_choice
 from jaxvid.ops.normalize import normalize_video
 from jaxvid.train import sharding
 from jaxvid.train.state import TrainState
 from jaxvid.types import Apply, Array, Batch, Variables
 
 Metrics = dict[str, jax.Array]
+
+COLORS = ("RGB", "BGR")
 
 
 def make_train_step(
@@ -36,6 +39,7 @@ def make_train_step(
     label_smoothing: float,
     ema_decay: float,
     mesh: jax.sharding.Mesh,
+    color: str = "RGB",
 ) -> TrainStep:
     """The training step ``(state, batch) -> (state, metrics)``, compiled at its first call.
 
@@ -57,10 +61,12 @@ def make_train_step(
       label_smoothing: ``s`` in [0, 1).
       ema_decay: ``d`` in [0, 1): ``ema = d ema + (1 - d) params`` after every update; 0 leaves ``ema_params`` alone.
       mesh: from :func:`jaxvid.train.sharding.make_mesh`.
+      color: ``"RGB"`` or ``"BGR"``, the order of channels that the network is given, and that of ``mean`` and ``std``.
 
     Raises:
-      ValueError: a number is out of its range.
+      ValueError: a number is out of its range, or ``color`` is unknown.
     """
+    require_choice("color", color, COLORS)
     for name, value in {"label_smoothing": label_smoothing, "ema_decay": ema_decay}.items():
         if not 0 <= value < 1:
             raise ValueError(f"{name} must be in [0, 1), received {name}={value}.")
@@ -73,6 +79,7 @@ def make_train_step(
         label_smoothing=label_smoothing,
         ema_decay=ema_decay,
         mesh=mesh,
+        color=color,
     )
 
 
@@ -95,6 +102,7 @@ class TrainStep:
     label_smoothing: float
     ema_decay: float
     mesh: jax.sharding.Mesh
+    color: str = "RGB"
 
     def __call__(self, state: TrainState, batch: Batch | Mapping[str, Array]) -> tuple[TrainState, Metrics]:
         """One step; see the class.
@@ -130,7 +138,8 @@ class TrainStep:
         self._traced.append(batch["video"].shape)  # runs while tracing only
         _check(state, batch, self.ema_decay)
         mask, num_valid = batch["mask"], jnp.sum(batch["mask"], dtype=jnp.int32)
-        video = normalize_video(_fill_invalid(batch["video"], mask), self.mean, self.std)
+        pixels = _fill_invalid(batch["video"], mask)
+        video = normalize_video(pixels, self.mean, self.std, reverse=self.color == "BGR")
         key = jax.random.fold_in(state.key, state.step)
 
         def loss_fn(params: Any) -> tuple[jax.Array, tuple[jax.Array, Mapping[str, Any]]]:
@@ -204,31 +213,34 @@ class EvaluationApply:
     model: nn.Module
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    color: str = "RGB"
 
     def __call__(self, variables: Variables, video: Array) -> jax.Array:
         """The logits in evaluation mode, normalisation included."""
-        return _apply(dict(variables), video, model=self.model, mean=self.mean, std=self.std)
+        return _apply(dict(variables), video, evaluation=self)
 
 
-def make_apply(model: nn.Module, *, mean: Sequence[float], std: Sequence[float]) -> Apply:
+def make_apply(model: nn.Module, *, mean: Sequence[float], std: Sequence[float], color: str = "RGB") -> Apply:
     """The model as evaluations, explanations and predictions see it: pixels in, logits out, compiled.
 
     Args:
       model: ``model.apply(variables, video float32[N T H W 3], train=False) -> [N K]``.
       mean: of the three channels, of pixels in [0, 1].
       std: of the three channels, of pixels in [0, 1].
+      color: ``"RGB"`` or ``"BGR"``, the order of channels that the network is given, and that of ``mean`` and ``std``.
 
     Returns:
       ``apply(variables, video)``; give it ``{"params": state.ema_params, "batch_stats": ...}`` to evaluate the average.
     """
-    return EvaluationApply(model, tuple(mean), tuple(std))
+    require_choice("color", color, COLORS)
+    return EvaluationApply(model, tuple(mean), tuple(std), color)
 
 
-@functools.partial(jax.jit, static_argnames=("model", "mean", "std"))
-def _apply(
-    variables: dict[str, Any], video: jax.Array, *, model: nn.Module, mean: tuple[float, ...], std: tuple[float, ...]
-) -> jax.Array:
-    logits = cast(jax.Array, model.apply(variables, normalize_video(video, mean, std), train=False))
+@functools.partial(jax.jit, static_argnames=("evaluation",))
+def _apply(variables: dict[str, Any], video: jax.Array, *, evaluation: EvaluationApply) -> jax.Array:
+    model, reverse = evaluation.model, evaluation.color == "BGR"
+    normalised = normalize_video(video, evaluation.mean, evaluation.std, reverse=reverse)
+    logits = cast(jax.Array, model.apply(variables, normalised, train=False))
     return logits.astype(jnp.float32)
 
 

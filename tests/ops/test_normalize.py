@@ -15,6 +15,11 @@ def test_literal_by_hand():
     np.testing.assert_allclose(normalize_video(video, MEAN, STD).ravel(), [-1.0, 3.0, 0.2], rtol=1e-6)
 
 
+def test_reversed_channels_come_before_the_constants():
+    video = np.array([51, 255, 0], np.uint8).reshape(1, 1, 1, 1, 3)
+    np.testing.assert_allclose(normalize_video(video, MEAN, STD, reverse=True).ravel(), [-1.0, 3.0, 0.2], rtol=1e-6)
+
+
 def test_all_256_values_are_those_of_float64():
     video = np.arange(256, dtype=np.uint8).reshape(1, 1, 16, 16, 1)
     expected = (np.arange(256) / 255 - 0.45) / 0.225

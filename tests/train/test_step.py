@@ -74,7 +74,7 @@ FULL = {
 
 
 @functools.cache
-def build(model, devices, seed, smoothing, ema_decay, schedule, optimizer, config):
+def build(model, devices, seed, smoothing, ema_decay, schedule, optimizer, color, config):
     """Tests with the same recipe share what is slow to make: the first state and the compiled step."""
     mesh = make_mesh((("data", devices),))
     recipe = OptimizerConfig(**(PLAIN | dict(config)))
@@ -82,8 +82,9 @@ def build(model, devices, seed, smoothing, ema_decay, schedule, optimizer, confi
     optimizer = optimizer or make_optimizer(recipe, rate)
     state = create_state(model, CLIP, optimizer, seed=seed, ema=ema_decay > 0)
     step = make_train_step(
-        model, optimizer, rate, mean=MEAN, std=STD, label_smoothing=smoothing, ema_decay=ema_decay, mesh=mesh
-    )
+        model, optimizer, rate, mean=MEAN, std=STD, color=color, label_smoothing=smoothing, ema_decay=ema_decay,
+        mesh=mesh,
+    )  # fmt: skip
     return mesh, rate, state, step
 
 
@@ -100,11 +101,12 @@ class Trainer:
         ema_decay=0.0,
         schedule=ScheduleConfig("constant"),  # noqa: B008 (immutable)
         optimizer=None,
+        color="RGB",
         **config,
     ):
         self.model = model
         self.mesh, self.schedule, state, self.step = build(
-            model, devices, seed, smoothing, ema_decay, schedule, optimizer, tuple(sorted(config.items()))
+            model, devices, seed, smoothing, ema_decay, schedule, optimizer, color, tuple(sorted(config.items()))
         )
         self.state = replicate(state, self.mesh)
 
@@ -530,6 +532,25 @@ def test_apply_is_the_model_in_evaluation_mode_on_normalised_pixels():
     # A clip's logits do not depend on its neighbours.
     alone = make_apply(trainer.model, mean=MEAN, std=STD)(variables, batch["video"][:1])
     np.testing.assert_allclose(alone, logits[:1], rtol=1e-5, atol=1e-6)
+
+
+def test_a_network_of_bgr_is_given_the_channels_reversed():
+    trainer, batch = Trainer(**FULL), make_batch()
+    trainer.run(batch)
+    variables = {"params": trainer.state.params, "batch_stats": trainer.state.batch_stats}
+    apply = make_apply(trainer.model, mean=MEAN, std=STD)
+    reverse = make_apply(trainer.model, mean=MEAN, std=STD, color="BGR")
+    np.testing.assert_array_equal(reverse(variables, batch["video"][..., ::-1]), apply(variables, batch["video"]))
+    assert apply != reverse
+    with pytest.raises(ValueError, match=r"color must be one of RGB, BGR, received color='rgb'"):
+        make_apply(trainer.model, mean=MEAN, std=STD, color="rgb")
+
+
+def test_the_step_trains_on_bgr():
+    rgb, bgr, batch = Trainer(), Trainer(color="BGR"), make_batch()
+    expected, received = rgb.run(batch), bgr.run(batch | {"video": batch["video"][..., ::-1]})
+    assert received["loss"] == expected["loss"]
+    assert received["grad_norm"] == expected["grad_norm"]
 
 
 def test_apply_evaluates_the_average_when_given_it():
