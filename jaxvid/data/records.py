@@ -10,7 +10,8 @@ import math
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 SHOWN_PROBLEMS = 20
 """So many problems of a data set are printed; the total is always stated."""
@@ -118,6 +119,26 @@ class VideoDataset:
     def __iter__(self) -> Iterator[VideoRecord]:
         return (self.records[index] for index in range(len(self.records)))
 
+    def relabelled(self, class_names: Sequence[str]) -> VideoDataset:
+        """The same videos, their labels those of other class names, among which all of this data set's must be.
+
+        >>> dataset = VideoDataset("folder", "val", ("walk",), [VideoRecord(0, 0, "a.mp4", "a.mp4")])
+        >>> dataset.relabelled(("run", "walk"))[0].label
+        1
+
+        Raises:
+          ValueError: a class of this data set is not among the names.
+        """
+        places = {name: label for label, name in enumerate(class_names)}
+        unknown = [name for name in self.class_names if name not in places]
+        if unknown:
+            raise ValueError(
+                f"the classes of the data set must be among {len(places)} given names, received {unknown[0]!r}, which "
+                f"is not, and {len(unknown) - 1} others."
+            )
+        labels = tuple(places[name] for name in self.class_names)
+        return replace(self, class_names=tuple(class_names), records=_Relabelled(self.records, labels))
+
     def _check(self, position: int, record: VideoRecord) -> None:
         if record.id != position:
             raise ValueError(f"a record's id must be its position {position}, received id={record.id} ({record.name}).")
@@ -126,6 +147,21 @@ class VideoDataset:
                 f"label must be < {len(self.class_names)}, the number of classes, received label={record.label} "
                 f"({record.name})."
             )
+
+
+@dataclass(frozen=True)
+class _Relabelled(Sequence[VideoRecord]):
+    """Records whose label ``i`` became ``labels[i]``."""
+
+    records: Sequence[VideoRecord]
+    labels: tuple[int, ...]
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, index: Any) -> Any:
+        record = self.records[index]
+        return replace(record, label=self.labels[record.label])
 
 
 def describe(video: str | os.PathLike | bytes) -> str:

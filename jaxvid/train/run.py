@@ -11,6 +11,7 @@ import flax.linen as nn
 from jaxvid import config as config_lib
 from jaxvid import evaluation, paths
 from jaxvid.config import Config
+from jaxvid.data.records import VideoDataset
 from jaxvid.train import assemble, sharding
 from jaxvid.train.checkpoint import load_for_evaluation
 from jaxvid.train.loop import predict
@@ -118,10 +119,7 @@ def evaluate_run(
     folder = make_output_folder("--output", _run_folder(run.checkpoint) / "eval" if output is None else output)
     dataset = assemble.open_dataset(run.config, run.config.data.eval_split, progress)
     if dataset.class_names != run.class_names:
-        raise ValueError(
-            f"the data set must have the {len(run.class_names)} classes of the checkpoint {list(run.class_names)}, "
-            f"received {list(dataset.class_names)}."
-        )
+        dataset = _with_classes(dataset, run.class_names)
     mesh = sharding.make_mesh(run.config.train.mesh)
     predictions = predict(
         run.config, dataset, run.apply, sharding.replicate(run.variables, mesh), mesh, folder, progress
@@ -132,6 +130,21 @@ def evaluate_run(
     settings |= {"frame_order": run.config.eval.frame_order, "split": dataset.split}
     evaluation.write_report(folder, predictions, metrics | settings, run.class_names, clip_names=clip_names)
     return Evaluated(run, folder, predictions, clip_names, metrics)
+
+
+def _with_classes(dataset: VideoDataset, class_names: tuple[str, ...]) -> VideoDataset:
+    """The data set with the checkpoint's classes, of which it may hold some only."""
+    try:
+        return dataset.relabelled(class_names)
+    except ValueError:
+        raise ValueError(
+            f"the data set must have the {len(class_names)} classes of the checkpoint {_few(class_names)}, or some of "
+            f"them, received {_few(dataset.class_names)}."
+        ) from None
+
+
+def _few(names: tuple[str, ...]) -> str:
+    return f"[{', '.join(map(repr, names[:20]))}{', ...' if len(names) > 20 else ''}]"
 
 
 def _run_folder(checkpoint: Path) -> Path:

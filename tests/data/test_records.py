@@ -37,6 +37,16 @@ def test_lazy_records_are_left_alone():
     assert dataset[123_456_789].id == 123_456_789
 
 
+def test_labels_of_other_class_names():
+    dataset = VideoDataset("folder", "val", ("b", "a"), [record(0), record(1, 1, end=2.0)])
+    other = dataset.relabelled(["a", "x", "b"])
+    assert other.class_names == ("a", "x", "b")
+    assert [(r.id, r.label, r.end) for r in other] == [(0, 2, None), (1, 0, 2.0)]
+    assert pickle.loads(pickle.dumps(other)) == other
+    with pytest.raises(ValueError, match=r"among 2 given names, received 'b', which is not, and 0 others\.$"):
+        dataset.relabelled(("a", "x"))
+
+
 def test_a_record_shows_no_bytes():
     assert "xx" not in repr(VideoRecord(0, 0, b"xx" * 1000, "key"))
     assert describe(b"abc") == "<3 bytes>"

@@ -145,13 +145,13 @@ def test_stray_files_are_reported_and_hidden_ones_are_not(tmp_path, caplog):
 
 
 def test_stray_files_are_reported_once_for_all_splits(tmp_path, caplog):
-    root = fill(tmp_path, *(f"run/{k}.mp4" for k in range(4)), "run/a.gif")
+    root = fill(tmp_path, *(f"run/{k}.mp4" for k in range(4)), "run/a.webp")
     with caplog.at_level(logging.WARNING):
         for split in ("train", "val", "train"):
             read_folder(root, split, val_fraction=0.5)
     (message,) = [record.message for record in caplog.records]
     assert message.startswith("1 files are no videos")
-    assert "a.gif" in message
+    assert "a.webp" in message
 
 
 def test_links_to_folders_and_odd_names(tmp_path):

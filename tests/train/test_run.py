@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -57,6 +58,23 @@ def test_an_output_that_is_a_file_is_named(run, tmp_path):
     file.write_text("")
     with pytest.raises(ValueError, match=rf"--output must be a folder, received {file}, which is a file\."):
         evaluate_run(run.workdir, file)
+
+
+def test_a_data_set_may_hold_some_of_the_classes(run, tmp_path):
+    """As Kinetics' weights on a few videos of their own: the labels are the checkpoint's."""
+    whole, config = evaluate_run(run.workdir), load_run(run.workdir).config
+    name = sorted((Path(config.data.root) / "val").iterdir())[1].name
+    for split in ("train", "val"):
+        (tmp_path / "videos" / split).mkdir(parents=True)
+        (tmp_path / "videos" / split / name).symlink_to(Path(config.data.root) / split / name)
+    part = evaluate_run(run.workdir, tmp_path / "out", {"data.root": str(tmp_path / "videos")})
+    of_name = whole.predictions.labels == 1
+    assert part.predictions.labels.tolist() == [1] * of_name.sum()
+    np.testing.assert_allclose(part.predictions.scores, whole.predictions.scores[of_name], atol=1e-6)
+    (tmp_path / "videos" / "train" / "unheard").mkdir()
+    (tmp_path / "videos" / "train" / "unheard" / "x.mp4").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"the 3 classes of the checkpoint \['.*\], or some of them, .*'unheard'"):
+        evaluate_run(run.workdir, tmp_path / "out", {"data.root": str(tmp_path / "videos")})
 
 
 def test_what_the_network_was_trained_with_may_not_change(run):

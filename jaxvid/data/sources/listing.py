@@ -12,7 +12,7 @@ from typing import Literal
 
 from jaxvid.data.records import DatasetError, VideoDataset, VideoRecord
 
-VIDEO_SUFFIXES = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm")
+VIDEO_SUFFIXES = (".avi", ".gif", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm")
 Missing = Literal["keep", "error"]
 
 _MAX_DEPTH = 3  # folders below the root: SPLIT/CLASS/ID is the deepest known layout

@@ -17,7 +17,7 @@ from safetensors.numpy import save_file
 
 from jaxvid.models.readers import StoredArray, WeightsFileError, read_arrays
 
-GOLDEN = Path(__file__).parents[2] / "golden"
+GOLDEN = Path(__file__).parents[1] / "golden"
 TORCH = ["torch_zip.pth", "torch_legacy.pth.tar"]
 
 # What torch 2.13 was given to write both files; `transposed` and `part` are views of other tensors' data.
