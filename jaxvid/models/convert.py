@@ -1,4 +1,4 @@
-"""Weights of the PyTorch networks that ours reproduce: torch's names and layouts to Flax variables."""
+"""Weights of the networks that ours reproduce: another code's names and layouts to Flax variables."""
 
 from __future__ import annotations
 
@@ -12,29 +12,36 @@ import numpy as np
 
 from jaxvid import models
 from jaxvid.models.cost import variable_shapes
+from jaxvid.models.i3d import I3D
 from jaxvid.models.resnet import ResNet3D
-from jaxvid.models.torch_names import torch_key
+from jaxvid.models.schemes import Scheme
+from jaxvid.models.torch_names import schemes_of, torch_key
+
+__all__ = ["convert_state_dict", "torch_key"]
 
 _TORCH_CELLS = ("lstm", "gru", "rnn")
+_CLASSIFIER = ("params", "head", "classifier", "kernel")
 _LISTED = 20
 
 
 def convert_state_dict(
     name: str, arrays: Mapping[str, np.ndarray], *, num_classes: int | None = None, **options: Any
 ) -> dict[str, Any]:
-    """Turns a torch state dict into the variables of the network of that name.
+    """Turns the arrays of another code into the variables of the network of that name.
 
-    An X3D follows the names of pytorchvideo, a network named after Hara those of Hara's code, the others those of the
-    SRTG authors' code; an SRTG's cell is found under ``sar.lstm`` (``sar.gru``, ``sar.rnn``). A leading ``module.`` (of
-    ``DataParallel``) is dropped and ``num_batches_tracked`` is ignored. Every other array is used exactly once.
+    Of the codes that have published such a network (:data:`jaxvid.models.torch_names.SCHEMES`) the one whose names
+    explain most of the arrays is taken: an X3D has pytorchvideo's, an I3D piergiaj's or TensorFlow Hub's, an MF-Net its
+    authors', a ResNeXt and a network named after Hara those of Hara's code, the others those of the SRTG authors'; an
+    SRTG's cell is found under ``sar.lstm`` (``sar.gru``, ``sar.rnn``). A leading ``module.`` (of ``DataParallel``) is
+    dropped and ``num_batches_tracked`` is ignored. Every other array is used exactly once.
 
     Args:
       name: a name of :data:`jaxvid.models.MODELS`.
-      arrays: ``{torch key: array}``; convolutions ``[O I T H W]``, matrices ``[O I]``.
+      arrays: ``{key: array}``; of a torch code, convolutions ``[O I T H W]`` or ``[O I H W]`` and matrices ``[O I]``.
       num_classes: what the classifier must have; ``None`` takes what it has.
-      **options: those of :func:`jaxvid.models.build` that change shapes. A ResNet's ``width``, and of an SRTG ``cell``
-        and ``num_layers``, are read from the arrays where they are not given; ``expansion``, ``placement`` and the
-        width of an X3D, which rounding hides, are not.
+      **options: those of :func:`jaxvid.models.build` that change shapes. The ``width`` of a ResNet or an I3D, and of an
+        SRTG ``cell`` and ``num_layers``, are read from the arrays where they are not given; ``expansion``,
+        ``placement`` and the width of an X3D or an MF-Net, which rounding hides, are not.
 
     Returns:
       ``{"params": ..., "batch_stats": ...}``, NumPy arrays in float32.
@@ -45,24 +52,53 @@ def convert_state_dict(
     """
     given = _strip(arrays)
     model = models.build(name, 1, **options)
-    num_classes = _num_classes(given, torch_key(name, model, ("params", "head", "classifier", "kernel")), num_classes)
-    model = models.build(name, num_classes, **(_inferred_options(name, model, given) | options))
-    wanted: dict[tuple[str, ...], Any] = flax.traverse_util.flatten_dict(dict(variable_shapes(model)))
-    keys = {path: torch_key(name, model, path) for path in wanted if path[0] in ("params", "batch_stats")}
-    _check_keys(name, keys.values(), given)
-    converted, misfits = {}, []
+    scheme = _scheme(name, model, given)
+    num_classes = _num_classes(given, scheme, scheme.key(name, model, _CLASSIFIER), num_classes)
+    model = models.build(name, num_classes, **(_inferred_options(name, model, scheme, given) | options))
+    wanted = _variables(model)
+    keys = {path: scheme.key(name, model, path) for path in wanted}
+    filled = {path: scheme.defaults[path[-1]] for path, key in keys.items() if _is_left_out(scheme, path, key, given)}
+    _check_keys(name, scheme, [key for path, key in keys.items() if path not in filled], given)
+    converted, misfits = {path: np.full(wanted[path], number, np.float32) for path, number in filled.items()}, []
     for path, key in keys.items():
-        array = _to_flax(given[key])
-        if array.shape == wanted[path].shape:
+        if path in filled:
+            continue
+        array = scheme.to_flax(given[key], wanted[path])
+        if array is not None:
             converted[path] = array
         else:
             misfits.append(
-                f"{key} {_to_torch_shape(wanted[path].shape)} (ours: {'/'.join(path[1:])} {wanted[path].shape}), "
-                f"received {given[key].shape}"
+                f"{key} {scheme.stored_shape(wanted[path], given[key].ndim)} (ours: {'/'.join(path[1:])} "
+                f"{wanted[path]}), received {given[key].shape}"
             )
     if misfits:
         raise ValueError(f"the arrays of {name!r} must have the network's shapes: {_listing(misfits)}.")
     return flax.traverse_util.unflatten_dict(converted)
+
+
+def _variables(model: nn.Module) -> dict[tuple[str, ...], tuple[int, ...]]:
+    """Path -> shape of everything that is converted."""
+    leaves: dict[tuple[str, ...], Any] = flax.traverse_util.flatten_dict(dict(variable_shapes(model)))
+    return {path: leaf.shape for path, leaf in leaves.items() if path[0] in ("params", "batch_stats")}
+
+
+def _scheme(name: str, model: nn.Module, given: Mapping[str, np.ndarray]) -> Scheme:
+    """The first of the network's schemes that leaves the fewest arrays, theirs and ours, without a partner."""
+    schemes = schemes_of(model)
+    if len(schemes) == 1:
+        return schemes[0]
+    paths = _variables(model)
+
+    def unexplained(scheme: Scheme) -> int:
+        keys = {path: scheme.key(name, model, path) for path in paths}
+        wanted = {key for path, key in keys.items() if not _is_left_out(scheme, path, key, given)}
+        return len(wanted ^ set(given))
+
+    return min(schemes, key=unexplained)
+
+
+def _is_left_out(scheme: Scheme, path: tuple[str, ...], key: str, given: Mapping[str, np.ndarray]) -> bool:
+    return path[-1] in scheme.defaults and key not in given
 
 
 def _strip(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -77,10 +113,10 @@ def _strip(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     return stripped
 
 
-def _num_classes(given: Mapping[str, np.ndarray], classifier: str, num_classes: int | None) -> int:
+def _num_classes(given: Mapping[str, np.ndarray], scheme: Scheme, classifier: str, num_classes: int | None) -> int:
     if classifier not in given:
         raise ValueError(f"the arrays must hold the classifier {classifier!r}, received none of that name.")
-    found = given[classifier].shape[0]
+    found = scheme.num_outputs(given[classifier])
     if num_classes is not None and num_classes != found:
         raise ValueError(
             f"num_classes must be that of the arrays, received num_classes={num_classes} and a classifier of {found} "
@@ -89,9 +125,9 @@ def _num_classes(given: Mapping[str, np.ndarray], classifier: str, num_classes: 
     return found
 
 
-def _inferred_options(name: str, model: nn.Module, given: Mapping[str, np.ndarray]) -> dict[str, Any]:
+def _inferred_options(name: str, model: nn.Module, scheme: Scheme, given: Mapping[str, np.ndarray]) -> dict[str, Any]:
     """The options that the arrays tell; what they do not tell stays as it is, and their misfit is reported later."""
-    found = _inferred_width(name, model, given) if isinstance(model, ResNet3D) else {}
+    found = _inferred_width(name, model, scheme, given)
     recurrent = {key.partition(".sar.")[2] for key in given if ".sar." in key}
     if name.startswith("srtg_") and recurrent:
         cells = {key.partition(".")[0] for key in recurrent}
@@ -103,10 +139,15 @@ def _inferred_options(name: str, model: nn.Module, given: Mapping[str, np.ndarra
     return found
 
 
-def _inferred_width(name: str, model: ResNet3D, given: Mapping[str, np.ndarray]) -> dict[str, Any]:
+def _inferred_width(name: str, model: nn.Module, scheme: Scheme, given: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    if not isinstance(model, (ResNet3D, I3D)):
+        return {}
     # By the majority of the stem's four vectors, so that a damaged one is named beside the shape it should have.
-    stem = [torch_key(name, model, ("params", "stem", "norm", leaf)) for leaf in ("scale", "bias", "mean", "var")]
-    widths = Counter(given[key].size / model.widen for key in stem if key in given)
+    widen = model.widen if isinstance(model, ResNet3D) else 1
+    stem = [("params", "stem", "norm", leaf) for leaf in ("scale", "bias")]
+    stem += [("batch_stats", "stem", "norm", leaf) for leaf in ("mean", "var")]
+    keys = [scheme.key(name, model, path) for path in stem]
+    widths = Counter(given[key].size / widen for key in keys if key in given)
     if widths:
         width = widths.most_common(1)[0][0]
         if width >= 1 and width.is_integer():
@@ -114,7 +155,7 @@ def _inferred_width(name: str, model: ResNet3D, given: Mapping[str, np.ndarray])
     return {}
 
 
-def _check_keys(name: str, wanted: Any, given: Mapping[str, np.ndarray]) -> None:
+def _check_keys(name: str, scheme: Scheme, wanted: list[str], given: Mapping[str, np.ndarray]) -> None:
     missing = [key for key in wanted if key not in given]
     superfluous = sorted(set(given) - set(wanted))
     if not missing and not superfluous:
@@ -126,19 +167,12 @@ def _check_keys(name: str, wanted: Any, given: Mapping[str, np.ndarray]) -> None
         # The authors' get_symbol("srtg_...") builds the plain network, so that this happens to published weights.
         other, kind = (name.removeprefix("srtg_"), "plain") if missing else (f"srtg_{name}", "SRTG")
         hint = f"; these are weights of the {kind} network {other!r}"
-    raise ValueError(f"the arrays must be exactly those of {name!r}, received {' and '.join(problems)}{hint}.")
+    raise ValueError(
+        f"the arrays must be exactly those of {name!r} by the names of {scheme.code}, "
+        f"received {' and '.join(problems)}{hint}."
+    )
 
 
 def _listing(entries: list[str]) -> str:
     more = f"; and {len(entries) - _LISTED} more" if len(entries) > _LISTED else ""
     return "; ".join(entries[:_LISTED]) + more
-
-
-def _to_flax(array: np.ndarray) -> np.ndarray:
-    """``[O I T H W] -> [T H W I O]``, ``[O I] -> [I O]``, vectors as they are."""
-    order = (2, 3, 4, 1, 0) if array.ndim == 5 else tuple(reversed(range(array.ndim)))
-    return np.ascontiguousarray(array.transpose(order), np.float32)
-
-
-def _to_torch_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
-    return (shape[4], shape[3], *shape[:3]) if len(shape) == 5 else tuple(reversed(shape))

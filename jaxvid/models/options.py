@@ -55,6 +55,7 @@ def network_fields(
     num_classes: Any,
     *,
     convs: Sequence[str] = CONVS,
+    residual: bool = True,
     dropout: Any = 0.0,
     dtype: Any = "float32",
     conv: Any = "auto",
@@ -69,6 +70,7 @@ def network_fields(
       own: the options that its builder takes beside these.
       num_classes: outputs, at least 1.
       convs: what ``conv`` may be.
+      residual: whether its blocks are residual ones; the others have no SRTG.
       dropout: share of the features dropped before the classifier, in [0, 1).
       dtype: of the activations: float32, bfloat16 or float16.
       conv: formulation of the convolutions.
@@ -82,7 +84,8 @@ def network_fields(
     Raises:
       ValueError: an option is unknown, does not belong to this name, or has an impossible value.
     """
-    recurrent = srtg_options(name, (*own, "dropout", "dtype", "conv", "remat", "window"), srtg)
+    known = (*own, "dropout", "dtype", "conv", "remat", "window")
+    recurrent = srtg_options(name, known, srtg) if residual else refuse_options(name, known, srtg)
     require_choice("conv", conv, tuple(convs))
     if window is not None:
         if isinstance(window, (str, bytes)) or not isinstance(window, Sequence) or len(window) != 3:
@@ -111,12 +114,8 @@ def srtg_options(name: str, known: Sequence[str], options: Mapping[str, Any]) ->
       ValueError: an option is unknown, does not belong to this name, or has an impossible value.
     """
     recurrent = [f.name for f in dataclasses.fields(SRTGOptions)]
+    refuse_options(name, (*known, *recurrent), [option for option in options if option not in recurrent])
     for option, value in options.items():
-        if option not in recurrent:
-            raise ValueError(
-                f"the options of {name!r} must be among {', '.join([*known, *recurrent])}, received {option!r}"
-                f"{closest(option, [*known, *recurrent])}."
-            )
         if not name.startswith("srtg_"):
             raise ValueError(
                 f"{option} may only be set for a model whose name starts with srtg_, received {option}={value!r} "
@@ -129,6 +128,14 @@ def srtg_options(name: str, known: Sequence[str], options: Mapping[str, Any]) ->
             f"with gate={options.get('gate', 'none')!r}."
         )
     return SRTGOptions(**options) if name.startswith("srtg_") else None
+
+
+def refuse_options(name: str, known: Sequence[str], unknown: Collection[str]) -> None:
+    """Raises ``ValueError`` for the first of the options that a network does not have, if there is one."""
+    for option in unknown:
+        raise ValueError(
+            f"the options of {name!r} must be among {', '.join(known)}, received {option!r}{closest(option, known)}."
+        )
 
 
 def closest(word: Any, choices: Collection[Any]) -> str:

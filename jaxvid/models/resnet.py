@@ -71,7 +71,7 @@ class ResNet3D(nn.Module):
       width: channels of the stem and planes of stage 1, before ``widen``.
       widen: factor on all planes and the stem (Hara's wide ResNet).
       expansion: output channels of a bottleneck per plane.
-      base_width: channels of a bottleneck's 3x3x3 per 64 planes (and per group).
+      base_width: channels of a bottleneck's 3x3x3 per 64 planes (and per group), at least one per group.
       groups: groups of a bottleneck's 3x3x3.
       stem_frames: length of the stem's kernel in time.
       stem_middle: middle channels of a (2+1)D stem; ``None`` computes them.
@@ -140,7 +140,7 @@ class ResNet3D(nn.Module):
             planes=planes,
             bottleneck=self.bottleneck,
             expansion=self.expansion,
-            inner=planes * self.base_width // 64 * self.groups,
+            inner=max(1, planes * self.base_width // 64) * self.groups,
             groups=self.groups,
             factorised=self.factorised,
             shared_middle=self.shared_middle,

@@ -25,10 +25,12 @@ class Stage(nn.Module):
       blocks: each a ``functools.partial`` of a module class that makes a block from a ``name``, in their order; the
         block is called with ``(x, train)``.
       remat: whether the backward pass computes the activations inside of a block again instead of keeping them.
+      norm: makes the normalisation ``norm`` that, with a ReLU, closes the last stage of a pre-activated network.
     """
 
     blocks: tuple[functools.partial[Any], ...]
     remat: bool = False
+    norm: functools.partial[Any] | None = None
 
     @nn.compact
     def __call__(self, x: Float[Array, "N T H W C"], train: bool) -> Float[Array, "N t h w F"]:
@@ -36,6 +38,8 @@ class Stage(nn.Module):
         for index, block in enumerate(self.blocks):
             make = rematerialise(block) if self.remat else block
             x = make(name=f"block{index}")(x, train)
+        if self.norm is not None:
+            x = nn.relu(self.norm(name="norm")(x, not train))
         return named_output(self, x)
 
 
@@ -53,18 +57,20 @@ class Head(nn.Module):
       window: for fully-convolutional evaluation, the positions ``(T, H, W)`` that one mean is taken over, those of a
         training clip: every window of a larger map is classified, and the logarithm of the mean of their softmax is
         returned (Simonyan and Zisserman 2015, section 3.2, as SlowFast's code has it). ``None`` is one mean over all.
+      kernel_init: how the classifier's matrix starts.
     """
 
     num_classes: int
     dropout: float
     window: Size3 | None = None
+    kernel_init: nn.initializers.Initializer = nn.initializers.normal(0.01)
 
     @nn.compact
     def __call__(self, x: Float[Array, "N T H W C"], train: bool) -> Float[Array, "N K"]:
         """Returns logits; of several windows the logarithms of probabilities, which softmax leaves as they are."""
         x = mean_of_windows(x, None if train else self.window)
         x = nn.Dropout(self.dropout, name="dropout")(x, deterministic=not train)
-        classifier = nn.Dense(self.num_classes, kernel_init=nn.initializers.normal(0.01), name="classifier")
+        classifier = nn.Dense(self.num_classes, kernel_init=self.kernel_init, name="classifier")
         return named_output(self, mean_of_probabilities(classifier(x)))
 
 

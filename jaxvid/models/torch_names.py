@@ -7,27 +7,13 @@ from types import MappingProxyType
 
 import flax.linen as nn
 
-from jaxvid.models.options import SRTGOptions
+from jaxvid.models import names_mfnet, names_piergiaj, names_tfhub
+from jaxvid.models.i3d import I3D
+from jaxvid.models.mfnet import MFNet
 from jaxvid.models.resnet import ResNet3D
+from jaxvid.models.schemes import TORCH_LEAVES, Scheme, recurrent_key
 from jaxvid.models.x3d import X3D
 
-_LEAVES: Mapping[str, str] = MappingProxyType(
-    {
-        "kernel": "weight",
-        "scale": "weight",
-        "bias": "bias",
-        "mean": "running_mean",
-        "var": "running_var",
-    }
-)
-_RECURRENT_LEAVES: Mapping[str, str] = MappingProxyType(
-    {
-        "input_kernel": "weight_ih",
-        "recurrent_kernel": "weight_hh",
-        "input_bias": "bias_ih",
-        "recurrent_bias": "bias_hh",
-    }
-)
 _SHORTCUT: Mapping[str, str] = MappingProxyType({"shortcut_conv": "downsample.0", "shortcut_norm": "downsample.1"})
 _X3D_BLOCK: Mapping[str, str] = MappingProxyType(
     {
@@ -57,8 +43,21 @@ _X3D_OTHER: Mapping[str, str] = MappingProxyType(
 )
 
 
+def schemes_of(model: nn.Module) -> tuple[Scheme, ...]:
+    """The codes' ways of storing a network, the one of :func:`torch_key` first.
+
+    Raises:
+      TypeError: nobody has published weights of this kind of network.
+    """
+    schemes = SCHEMES.get(type(model))
+    if schemes is None:
+        known = ", ".join(kind.__name__ for kind in SCHEMES)
+        raise TypeError(f"model must be one of {known}, received {type(model).__name__}.")
+    return schemes
+
+
 def torch_key(name: str, model: nn.Module, path: tuple[str, ...]) -> str:
-    """The torch name of one variable.
+    """The torch name of one variable, in the first of the network's schemes.
 
     Args:
       name: the network's name, which chooses between the codes' ways of naming.
@@ -75,21 +74,22 @@ def torch_key(name: str, model: nn.Module, path: tuple[str, ...]) -> str:
       ValueError: the variable belongs to a recurrent cell that torch does not have.
       TypeError: nobody has published weights of this kind of network.
     """
-    if isinstance(model, X3D):
-        return _x3d_key(model, path)
-    if not isinstance(model, ResNet3D):
-        raise TypeError(f"model must be a ResNet3D or an X3D, received {type(model).__name__}.")
+    return schemes_of(model)[0].key(name, model, path)
+
+
+def _resnet_key(name: str, model: ResNet3D, path: tuple[str, ...]) -> str:
+    """The names of the SRTG authors' code, or of Hara's."""
     block, module, leaf = path[1], path[2:-1], path[-1]
     if block == "head":
-        return f"fc.{_LEAVES[leaf]}"
-    rename = _hara_name if name.endswith("_hara") else _srtg_name
+        return f"fc.{TORCH_LEAVES[leaf]}"
+    rename = _hara_name if name.endswith("_hara") or "resnext3d" in name else _srtg_name
     if block == "stem":
-        return f"{rename('stem', module, model)}.{_LEAVES[leaf]}"
+        return f"{rename('stem', module, model)}.{TORCH_LEAVES[leaf]}"
     prefix = f"layer{block.removeprefix('stage')}.{module[0].removeprefix('block')}"
     if module[1] == "srtg":
-        return f"{prefix}.sar.{_recurrent_name(model.srtg, leaf)}"
+        return f"{prefix}.sar.{recurrent_key(model.srtg, leaf)}"
     inner = _SHORTCUT.get(module[1]) or rename("block", module[1:], model)
-    return f"{prefix}.{inner}.{_LEAVES[leaf]}"
+    return f"{prefix}.{inner}.{TORCH_LEAVES[leaf]}"
 
 
 def _srtg_name(place: str, module: tuple[str, ...], model: ResNet3D) -> str:
@@ -121,20 +121,27 @@ def _hara_name(place: str, module: tuple[str, ...], model: ResNet3D) -> str:
     return f"{torch_kind}{number}{'_t' if model.factorised and not pointwise else ''}"
 
 
-def _x3d_key(model: X3D, path: tuple[str, ...]) -> str:
+def _x3d_key(name: str, model: X3D, path: tuple[str, ...]) -> str:
     """The names of pytorchvideo: ``blocks.0`` is the stem, 1 to 4 are the stages, 5 is the head."""
+    del name  # all of them are named alike
     block, module, leaf = path[1], path[2:-1], path[-1]
     if not block.startswith("stage"):
-        return f"blocks.{_X3D_OTHER['/'.join((block, *module))]}.{_LEAVES[leaf]}"
+        return f"blocks.{_X3D_OTHER['/'.join((block, *module))]}.{TORCH_LEAVES[leaf]}"
     prefix = f"blocks.{block.removeprefix('stage')}.res_blocks.{module[0].removeprefix('block')}"
     if module[1] == "srtg":
-        return f"{prefix}.sar.{_recurrent_name(model.srtg, leaf)}"
-    return f"{prefix}.{_X3D_BLOCK['/'.join(module[1:])]}.{_LEAVES[leaf]}"
+        return f"{prefix}.sar.{recurrent_key(model.srtg, leaf)}"
+    return f"{prefix}.{_X3D_BLOCK['/'.join(module[1:])]}.{TORCH_LEAVES[leaf]}"
 
 
-def _recurrent_name(srtg: SRTGOptions | None, leaf: str) -> str:
-    cell = srtg.cell if srtg else ""
-    kind, layer = leaf.rsplit("_", 1)
-    if kind not in _RECURRENT_LEAVES:
-        raise ValueError(f"cell must be lstm, gru or rnn, the cells that torch has, received cell={cell!r}.")
-    return f"{cell}.{_RECURRENT_LEAVES[kind]}_l{layer}"
+SCHEMES: Mapping[type[nn.Module], tuple[Scheme, ...]] = MappingProxyType(
+    {
+        ResNet3D: (Scheme("the SRTG authors or Hara", _resnet_key),),
+        X3D: (Scheme("pytorchvideo", _x3d_key),),
+        I3D: (
+            Scheme("piergiaj", names_piergiaj.key),
+            Scheme("TensorFlow Hub", names_tfhub.key, layout="flax", defaults={"scale": 1.0}),
+        ),
+        MFNet: (Scheme("its authors", names_mfnet.key),),
+    }
+)
+"""Kind of network -> the schemes that its weights come in; see :func:`jaxvid.models.convert.convert_state_dict`."""

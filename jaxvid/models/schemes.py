@@ -1,0 +1,111 @@
+"""What a code calls the arrays of a network, and how it lays them out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, Literal
+
+import numpy as np
+
+from jaxvid.models.options import SRTGOptions
+
+TORCH_LEAVES: Mapping[str, str] = MappingProxyType(
+    {
+        "kernel": "weight",
+        "scale": "weight",
+        "bias": "bias",
+        "mean": "running_mean",
+        "var": "running_var",
+    }
+)
+"""Our names of the arrays of a layer -> torch's."""
+
+_RECURRENT_LEAVES: Mapping[str, str] = MappingProxyType(
+    {
+        "input_kernel": "weight_ih",
+        "recurrent_kernel": "weight_hh",
+        "input_bias": "bias_ih",
+        "recurrent_bias": "bias_hh",
+    }
+)
+_TORCH_AXES: Mapping[int, tuple[int, ...]] = MappingProxyType(
+    {5: (2, 3, 4, 1, 0), 4: (2, 3, 1, 0), 2: (1, 0), 1: (0,), 0: ()}
+)
+
+
+@dataclass(frozen=True)
+class Scheme:
+    """One code's way of storing a network; a network that several codes have published has several.
+
+    Attributes:
+      code: whose it is.
+      key: ``(name, model, path) -> key`` of one variable, whose path begins with its collection.
+      layout: ``"torch"`` puts the output channels first, ``"flax"`` has our order. In both, leading axes of length 1
+        may be there or not: a 2-D kernel is a 3-D one of one frame, a matrix a 1x1x1 kernel.
+      defaults: our names of arrays that the code may leave out, and the number that they are then full of.
+    """
+
+    code: str
+    key: Callable[[str, Any, tuple[str, ...]], str]
+    layout: Literal["torch", "flax"] = "torch"
+    defaults: Mapping[str, float] = field(default_factory=dict)
+
+    def num_outputs(self, kernel: np.ndarray) -> int:
+        """The output channels of a stored kernel.
+
+        >>> Scheme("torch", lambda *_: "").num_outputs(np.zeros((400, 1024, 1, 1, 1)))
+        400
+        """
+        return kernel.shape[-1 if self.layout == "flax" else 0]
+
+    def to_flax(self, array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray | None:
+        """A stored array in our order of axes and in float32; ``None`` where it is not one of that shape.
+
+        >>> Scheme("torch", lambda *_: "").to_flax(np.zeros((8, 3, 7, 5)), (1, 7, 5, 3, 8)).shape
+        (1, 7, 5, 3, 8)
+        """
+        if self.layout == "torch":
+            if array.ndim not in _TORCH_AXES:
+                return None
+            array = array.transpose(_TORCH_AXES[array.ndim])
+        if _significant(array.shape) != _significant(shape):
+            return None
+        return np.ascontiguousarray(array.reshape(shape), np.float32)
+
+    def stored_shape(self, shape: tuple[int, ...], axes: int | None = None) -> tuple[int, ...]:
+        """The shape in which the code stores an array of our ``shape``, with that number of axes where it can be.
+
+        >>> torch = Scheme("torch", lambda *_: "")
+        >>> torch.stored_shape((3, 5, 7, 1, 8)), torch.stored_shape((2, 8), 5)
+        ((8, 1, 3, 5, 7), (8, 2, 1, 1, 1))
+        """
+        if axes is not None:
+            kept = _significant(shape)
+            shape = (1,) * (axes - len(kept)) + kept if axes >= len(kept) else shape
+        if self.layout == "flax" or len(shape) not in _TORCH_AXES:
+            return shape
+        order = _TORCH_AXES[len(shape)]
+        return tuple(shape[order.index(axis)] for axis in range(len(shape)))
+
+
+def _significant(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape without its leading axes of length 1."""
+    return shape if not shape or shape[0] != 1 else _significant(shape[1:])
+
+
+def recurrent_key(srtg: SRTGOptions | None, leaf: str) -> str:
+    """The torch name of an array of an SRTG's cell, below the name of the SRTG.
+
+    Raises:
+      ValueError: torch does not have such a cell.
+
+    >>> recurrent_key(SRTGOptions(cell="gru"), "input_kernel_1")
+    'gru.weight_ih_l1'
+    """
+    cell = srtg.cell if srtg else ""
+    kind, layer = leaf.rsplit("_", 1)
+    if kind not in _RECURRENT_LEAVES:
+        raise ValueError(f"cell must be lstm, gru or rnn, the cells that torch has, received cell={cell!r}.")
+    return f"{cell}.{_RECURRENT_LEAVES[kind]}_l{layer}"
