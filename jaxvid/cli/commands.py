@@ -58,6 +58,36 @@ def _table(metrics: dict[str, Any], *, title: str) -> str:
     return "\n".join([title, *(f"  {name:<{width}}  {value:>10}" for name, value in rows)])
 
 
+def convert(options: argparse.Namespace, overrides: dict[str, str]) -> int:
+    """Makes a run folder of foreign weights."""
+    from jaxvid.train.imported import import_weights
+
+    done = import_weights(
+        options.weights,
+        options.model,
+        options.output,
+        num_classes=options.num_classes,
+        class_names=options.class_names,
+        inflate=options.inflate,
+        golden=options.golden,
+    )
+    told, data = done.provenance, done.config.data
+    print(f"weights: {told['weights']}, by the names of {told['names_of']}, sha256 {told['sha256'][:16]}...")
+    print(f"network: {options.model}, {len(done.class_names)} classes ({done.class_names[0]}, ...)")
+    print(
+        f"input:   {data.num_frames} frames, every {data.frame_stride}., of {data.crop_size}x{data.crop_size} pixels, "
+        f"{data.color} ({told['preprocessing']})"
+    )
+    for what in ("filled", "ignored"):
+        if told[what]:
+            print(f"{what}:  {len(told[what])} arrays ({', '.join(told[what][:3])}{', ...' if told[what][3:] else ''})")
+    if "golden" in told:
+        print("golden:  largest difference {max_abs_difference:.2e}, std {std_of_logits:.2e}".format(**told["golden"]))
+    print(f"run: {done.run}")
+    print(f"next: jaxvid eval --checkpoint={done.run} --config.data.root=VIDEOS")
+    return 0
+
+
 def list_models(options: argparse.Namespace, overrides: dict[str, str]) -> int:
     """Prints the networks."""
     from jaxvid.models import cards

@@ -26,6 +26,12 @@ _EXAMPLES = {
   jaxvid eval --checkpoint=runs/motion --best --config.eval.num_clips=10 --config.eval.num_crops=3
   jaxvid eval --checkpoint=runs/motion --config.eval.frame_order=shuffled --output=runs/motion/eval-shuffled
 """,
+    "convert": """examples:
+  jaxvid convert --weights=rgb_imagenet.pt --model=i3d --output=runs/i3d_k400
+  jaxvid convert --weights=SRTG_r3d_34.pth --model=srtg_r3d_34 --output=runs/hacs --class_names=HACS_dictionary.json
+  jaxvid convert --weights=X3D_M.pyth --model=x3d_m --output=runs/mine --num_classes=12
+  jaxvid eval --checkpoint=runs/i3d_k400 --config.data.root=videos
+""",
     "models": """examples:
   jaxvid models
   jaxvid models --json
@@ -123,6 +129,19 @@ def _build_parser() -> argparse.ArgumentParser:
     form = models.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="a JSON list")
     form.add_argument("--markdown", action="store_true", help="a Markdown table, as in the README")
+
+    convert = _command(
+        subparsers, "convert", "Make a run of weights from elsewhere, without torch.", run=commands.convert
+    )
+    convert.add_argument("--weights", required=True, metavar="FILE", help="torch, safetensors, npz, msgpack or pickle")
+    convert.add_argument("--model", required=True, metavar="NAME", help="a name of 'jaxvid models'")
+    convert.add_argument("--output", required=True, metavar="DIR", help="the run folder; new or empty")
+    convert.add_argument("--num_classes", type=int, metavar="K", help="with another number, a new classifier")
+    convert.add_argument(
+        "--class_names", metavar="FILE", help="one name a line, or JSON (default: label_map.txt beside the weights)"
+    )
+    convert.add_argument("--inflate", action="store_true", help="spread the 2-D kernels of an image network over time")
+    convert.add_argument("--golden", metavar="FILE.npz", help="video and logits, to compare with")
 
     data = _command(subparsers, "data", "Make, check or look at videos.")
     tools = data.add_subparsers(metavar="COMMAND", required=True, parser_class=_Parser)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import flax.linen as nn
@@ -17,16 +18,50 @@ from jaxvid.models.resnet import ResNet3D
 from jaxvid.models.schemes import Scheme
 from jaxvid.models.torch_names import schemes_of, torch_key
 
-__all__ = ["convert_state_dict", "torch_key"]
+__all__ = ["Converted", "convert", "convert_state_dict", "torch_key"]
 
 _TORCH_CELLS = ("lstm", "gru", "rnn")
 _CLASSIFIER = ("params", "head", "classifier", "kernel")
 _LISTED = 20
 
 
+@dataclass(frozen=True)
+class Converted:
+    """Weights of another code as ours.
+
+    Attributes:
+      variables: ``{"params": ..., "batch_stats": ...}``, NumPy arrays in float32.
+      scheme: whose names the arrays have.
+      options: of :func:`jaxvid.models.build`: those that were given, and those that the arrays told.
+      num_classes: outputs of the network.
+      filled: our arrays that the other code does not have, each full of one number, and those of a new head.
+      ignored: their arrays that are not used: counters, and the old head where it is replaced.
+    """
+
+    variables: dict[str, Any]
+    scheme: Scheme
+    options: dict[str, Any]
+    num_classes: int
+    filled: tuple[str, ...]
+    ignored: tuple[str, ...]
+
+
 def convert_state_dict(
-    name: str, arrays: Mapping[str, np.ndarray], *, num_classes: int | None = None, **options: Any
+    name: str, arrays: Mapping[str, Any], *, num_classes: int | None = None, **options: Any
 ) -> dict[str, Any]:
+    """The variables of :func:`convert`, whose arguments and errors it has."""
+    return convert(name, arrays, num_classes=num_classes, **options).variables
+
+
+def convert(
+    name: str,
+    arrays: Mapping[str, Any],
+    *,
+    num_classes: int | None = None,
+    replace_head: bool = False,
+    inflate: bool = False,
+    **options: Any,
+) -> Converted:
     """Turns the arrays of another code into the variables of the network of that name.
 
     Of the codes that have published such a network (:data:`jaxvid.models.torch_names.SCHEMES`) the one whose names
@@ -37,43 +72,82 @@ def convert_state_dict(
 
     Args:
       name: a name of :data:`jaxvid.models.MODELS`.
-      arrays: ``{key: array}``; of a torch code, convolutions ``[O I T H W]`` or ``[O I H W]`` and matrices ``[O I]``.
+      arrays: ``{key: array}``, of NumPy or :class:`jaxvid.models.readers.StoredArray`; of a torch code, convolutions
+        ``[O I T H W]`` or ``[O I H W]`` and matrices ``[O I]``.
       num_classes: what the classifier must have; ``None`` takes what it has.
+      replace_head: a classifier of another number of classes is left out, and a new one drawn from N(0, 0.01), its bias
+        0.
+      inflate: a 2-D kernel becomes a 3-D one: it is repeated along time and divided by the number of its frames, so
+        that a video of equal frames gives what the image gave (Carreira and Zisserman 2017, section 2.4).
       **options: those of :func:`jaxvid.models.build` that change shapes. The ``width`` of a ResNet or an I3D, and of an
         SRTG ``cell`` and ``num_layers``, are read from the arrays where they are not given; ``expansion``,
         ``placement`` and the width of an X3D or an MF-Net, which rounding hides, are not.
 
     Returns:
-      ``{"params": ..., "batch_stats": ...}``, NumPy arrays in float32.
+      A :class:`Converted`.
 
     Raises:
-      ValueError: arrays are missing, superfluous or of the wrong shape (all of them in one message), or the number of
-        classes differs.
+      ValueError: arrays are missing, superfluous, of the wrong shape or not finite (all of them in one message), or the
+        number of classes differs.
     """
-    given = _strip(arrays)
+    given, ignored = _strip(arrays)
     model = models.build(name, 1, **options)
     scheme = _scheme(name, model, given)
-    num_classes = _num_classes(given, scheme, scheme.key(name, model, _CLASSIFIER), num_classes)
-    model = models.build(name, num_classes, **(_inferred_options(name, model, scheme, given) | options))
+    classifier = scheme.key(name, model, _CLASSIFIER)
+    found = _num_classes(given, scheme, classifier)
+    num_classes = found if num_classes is None else num_classes
+    if num_classes != found and not replace_head:
+        raise ValueError(
+            f"num_classes must be that of the arrays, received num_classes={num_classes} and a classifier of {found} "
+            f"classes ({classifier})."
+        )
+    options = _inferred_options(name, model, scheme, given) | options
+    model = models.build(name, num_classes, **options)
     wanted = _variables(model)
     keys = {path: scheme.key(name, model, path) for path in wanted}
-    filled = {path: scheme.defaults[path[-1]] for path, key in keys.items() if _is_left_out(scheme, path, key, given)}
-    _check_keys(name, scheme, [key for path, key in keys.items() if path not in filled], given)
-    converted, misfits = {path: np.full(wanted[path], number, np.float32) for path, number in filled.items()}, []
-    for path, key in keys.items():
-        if path in filled:
-            continue
-        array = scheme.to_flax(given[key], wanted[path])
-        if array is not None:
-            converted[path] = array
-        else:
-            misfits.append(
-                f"{key} {scheme.stored_shape(wanted[path], given[key].ndim)} (ours: {'/'.join(path[1:])} "
-                f"{wanted[path]}), received {given[key].shape}"
-            )
+    filled = {
+        path: np.full(wanted[path], scheme.defaults[path[-1]], np.float32)
+        for path, key in keys.items()
+        if _is_left_out(scheme, path, key, given)
+    }
+    if num_classes != found:
+        replaced = [path for path in wanted if path[:-1] == _CLASSIFIER[:-1]]
+        filled |= {path: _new_head(wanted[path]) for path in replaced}
+        ignored += [keys[path] for path in replaced if given.pop(keys[path], None) is not None]
+    theirs = {path: key for path, key in keys.items() if path not in filled}
+    _check_keys(name, model, scheme, list(theirs.values()), given)
+    misfits = [
+        f"{key} {scheme.stored_shape(wanted[path], len(given[key].shape))} (ours: {'/'.join(path[1:])} "
+        f"{wanted[path]}), received {tuple(given[key].shape)}"
+        for path, key in theirs.items()
+        if not scheme.fits(given[key].shape, wanted[path], inflate=inflate)
+    ]
     if misfits:
         raise ValueError(f"the arrays of {name!r} must have the network's shapes: {_listing(misfits)}.")
-    return flax.traverse_util.unflatten_dict(converted)
+    # One after the other: of a mapped file no more is in memory than what is converted already.
+    converted = filled | {path: scheme.to_flax(given[key], wanted[path]) for path, key in theirs.items()}
+    if unsound := [
+        f"{keys[path]} ({count} of {array.size})"
+        for path, array in converted.items()
+        if (count := array.size - np.count_nonzero(np.isfinite(array)))
+    ]:
+        raise ValueError(
+            f"the arrays of {name!r} must be finite, received NaN or infinite numbers in {_listing(unsound)}."
+        )
+    return Converted(
+        variables=flax.traverse_util.unflatten_dict(converted),
+        scheme=scheme,
+        options=options,
+        num_classes=num_classes,
+        filled=tuple("/".join(path) for path in filled),
+        ignored=tuple(ignored),
+    )
+
+
+def _new_head(shape: tuple[int, ...]) -> np.ndarray:
+    if len(shape) == 1:
+        return np.zeros(shape, np.float32)
+    return (0.01 * np.random.default_rng(0).standard_normal(shape)).astype(np.float32)
 
 
 def _variables(model: nn.Module) -> dict[tuple[str, ...], tuple[int, ...]]:
@@ -82,9 +156,9 @@ def _variables(model: nn.Module) -> dict[tuple[str, ...], tuple[int, ...]]:
     return {path: leaf.shape for path, leaf in leaves.items() if path[0] in ("params", "batch_stats")}
 
 
-def _scheme(name: str, model: nn.Module, given: Mapping[str, np.ndarray]) -> Scheme:
+def _scheme(name: str, model: nn.Module, given: Mapping[str, Any]) -> Scheme:
     """The first of the network's schemes that leaves the fewest arrays, theirs and ours, without a partner."""
-    schemes = schemes_of(model)
+    schemes = schemes_of(name, model)
     if len(schemes) == 1:
         return schemes[0]
     paths = _variables(model)
@@ -97,35 +171,32 @@ def _scheme(name: str, model: nn.Module, given: Mapping[str, np.ndarray]) -> Sch
     return min(schemes, key=unexplained)
 
 
-def _is_left_out(scheme: Scheme, path: tuple[str, ...], key: str, given: Mapping[str, np.ndarray]) -> bool:
+def _is_left_out(scheme: Scheme, path: tuple[str, ...], key: str, given: Mapping[str, Any]) -> bool:
     return path[-1] in scheme.defaults and key not in given
 
 
-def _strip(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    stripped: dict[str, np.ndarray] = {}
+def _strip(arrays: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """The arrays by their names without prefix, and the names of the counters, which are left out."""
+    stripped: dict[str, Any] = {}
+    counters = []
     for key, array in arrays.items():
         if key.endswith("num_batches_tracked"):
+            counters.append(key)
             continue
         short = key.removeprefix("module.")
         if short in stripped:
             raise ValueError(f"every array must occur once, received {short!r} with and without the prefix 'module.'.")
-        stripped[short] = np.asarray(array)
-    return stripped
+        stripped[short] = array if hasattr(array, "shape") else np.asarray(array)
+    return stripped, counters
 
 
-def _num_classes(given: Mapping[str, np.ndarray], scheme: Scheme, classifier: str, num_classes: int | None) -> int:
-    if classifier not in given:
+def _num_classes(given: Mapping[str, Any], scheme: Scheme, classifier: str) -> int:
+    if classifier not in given or not given[classifier].shape:
         raise ValueError(f"the arrays must hold the classifier {classifier!r}, received none of that name.")
-    found = scheme.num_outputs(given[classifier])
-    if num_classes is not None and num_classes != found:
-        raise ValueError(
-            f"num_classes must be that of the arrays, received num_classes={num_classes} and a classifier of {found} "
-            f"classes ({classifier})."
-        )
-    return found
+    return scheme.num_outputs(given[classifier].shape)
 
 
-def _inferred_options(name: str, model: nn.Module, scheme: Scheme, given: Mapping[str, np.ndarray]) -> dict[str, Any]:
+def _inferred_options(name: str, model: nn.Module, scheme: Scheme, given: Mapping[str, Any]) -> dict[str, Any]:
     """The options that the arrays tell; what they do not tell stays as it is, and their misfit is reported later."""
     found = _inferred_width(name, model, scheme, given)
     recurrent = {key.partition(".sar.")[2] for key in given if ".sar." in key}
@@ -139,7 +210,7 @@ def _inferred_options(name: str, model: nn.Module, scheme: Scheme, given: Mappin
     return found
 
 
-def _inferred_width(name: str, model: nn.Module, scheme: Scheme, given: Mapping[str, np.ndarray]) -> dict[str, Any]:
+def _inferred_width(name: str, model: nn.Module, scheme: Scheme, given: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(model, (ResNet3D, I3D)):
         return {}
     # By the majority of the stem's four vectors, so that a damaged one is named beside the shape it should have.
@@ -155,7 +226,7 @@ def _inferred_width(name: str, model: nn.Module, scheme: Scheme, given: Mapping[
     return {}
 
 
-def _check_keys(name: str, scheme: Scheme, wanted: list[str], given: Mapping[str, np.ndarray]) -> None:
+def _check_keys(name: str, model: nn.Module, scheme: Scheme, wanted: list[str], given: Mapping[str, Any]) -> None:
     missing = [key for key in wanted if key not in given]
     superfluous = sorted(set(given) - set(wanted))
     if not missing and not superfluous:
@@ -167,10 +238,8 @@ def _check_keys(name: str, scheme: Scheme, wanted: list[str], given: Mapping[str
         # The authors' get_symbol("srtg_...") builds the plain network, so that this happens to published weights.
         other, kind = (name.removeprefix("srtg_"), "plain") if missing else (f"srtg_{name}", "SRTG")
         hint = f"; these are weights of the {kind} network {other!r}"
-    raise ValueError(
-        f"the arrays must be exactly those of {name!r} by the names of {scheme.code}, "
-        f"received {' and '.join(problems)}{hint}."
-    )
+    code = f" by the names of {scheme.code}" if len(schemes_of(name, model)) > 1 else ""
+    raise ValueError(f"the arrays must be exactly those of {name!r}{code}, received {' and '.join(problems)}{hint}.")
 
 
 def _listing(entries: list[str]) -> str:

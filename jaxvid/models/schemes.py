@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -44,35 +45,51 @@ class Scheme:
       key: ``(name, model, path) -> key`` of one variable, whose path begins with its collection.
       layout: ``"torch"`` puts the output channels first, ``"flax"`` has our order. In both, leading axes of length 1
         may be there or not: a 2-D kernel is a 3-D one of one frame, a matrix a 1x1x1 kernel.
+      names: parts of the names of the networks that are this code's alone; none: all those that are no other's.
       defaults: our names of arrays that the code may leave out, and the number that they are then full of.
     """
 
     code: str
     key: Callable[[str, Any, tuple[str, ...]], str]
     layout: Literal["torch", "flax"] = "torch"
+    names: tuple[str, ...] = ()
     defaults: Mapping[str, float] = field(default_factory=dict)
 
-    def num_outputs(self, kernel: np.ndarray) -> int:
+    def num_outputs(self, shape: tuple[int, ...]) -> int:
         """The output channels of a stored kernel.
 
-        >>> Scheme("torch", lambda *_: "").num_outputs(np.zeros((400, 1024, 1, 1, 1)))
+        >>> Scheme("torch", lambda *_: "").num_outputs((400, 1024, 1, 1, 1))
         400
         """
-        return kernel.shape[-1 if self.layout == "flax" else 0]
+        return shape[-1 if self.layout == "flax" else 0]
 
-    def to_flax(self, array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray | None:
-        """A stored array in our order of axes and in float32; ``None`` where it is not one of that shape.
+    def fits(self, stored: tuple[int, ...], shape: tuple[int, ...], *, inflate: bool = False) -> bool:
+        """Whether :meth:`to_flax` makes our ``shape`` of an array of the shape ``stored``.
 
-        >>> Scheme("torch", lambda *_: "").to_flax(np.zeros((8, 3, 7, 5)), (1, 7, 5, 3, 8)).shape
-        (1, 7, 5, 3, 8)
+        >>> torch = Scheme("torch", lambda *_: "")
+        >>> torch.fits((8, 3, 7, 5), (1, 7, 5, 3, 8)), torch.fits((8, 3, 7, 5), (4, 7, 5, 3, 8))
+        (True, False)
         """
         if self.layout == "torch":
-            if array.ndim not in _TORCH_AXES:
-                return None
+            if len(stored) not in _TORCH_AXES:
+                return False
+            stored = tuple(stored[axis] for axis in _TORCH_AXES[len(stored)])
+        if inflate and len(shape) == 5 and len(stored) == 4:
+            shape = shape[1:]
+        return _significant(stored) == _significant(shape)
+
+    def to_flax(self, array: Any, shape: tuple[int, ...]) -> np.ndarray:
+        """A stored array that fits, in our order of axes and in float32; a 2-D kernel is spread over our frames.
+
+        >>> Scheme("torch", lambda *_: "").to_flax(np.ones((8, 3, 7, 5)), (4, 7, 5, 3, 8))[1, 0, 0, 0, 0].item()
+        0.25
+        """
+        array = np.asarray(array)
+        if self.layout == "torch":
             array = array.transpose(_TORCH_AXES[array.ndim])
-        if _significant(array.shape) != _significant(shape):
-            return None
-        return np.ascontiguousarray(array.reshape(shape), np.float32)
+        if array.size != math.prod(shape):
+            array = np.broadcast_to(array.astype(np.float32) / shape[0], shape)
+        return np.array(array.reshape(shape), np.float32, order="C")
 
     def stored_shape(self, shape: tuple[int, ...], axes: int | None = None) -> tuple[int, ...]:
         """The shape in which the code stores an array of our ``shape``, with that number of axes where it can be.

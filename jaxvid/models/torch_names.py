@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from types import MappingProxyType
+from typing import TypeAlias
 
 import flax.linen as nn
 
@@ -43,8 +45,12 @@ _X3D_OTHER: Mapping[str, str] = MappingProxyType(
 )
 
 
-def schemes_of(model: nn.Module) -> tuple[Scheme, ...]:
+def schemes_of(name: str, model: nn.Module) -> tuple[Scheme, ...]:
     """The codes' ways of storing a network, the one of :func:`torch_key` first.
+
+    >>> from jaxvid import models
+    >>> [scheme.code for scheme in schemes_of("resnext3d_50", models.build("resnext3d_50", 10))]
+    ['Hara']
 
     Raises:
       TypeError: nobody has published weights of this kind of network.
@@ -53,7 +59,8 @@ def schemes_of(model: nn.Module) -> tuple[Scheme, ...]:
     if schemes is None:
         known = ", ".join(kind.__name__ for kind in SCHEMES)
         raise TypeError(f"model must be one of {known}, received {type(model).__name__}.")
-    return schemes
+    named = tuple(scheme for scheme in schemes if any(part in name for part in scheme.names))
+    return named or tuple(scheme for scheme in schemes if not scheme.names)
 
 
 def torch_key(name: str, model: nn.Module, path: tuple[str, ...]) -> str:
@@ -74,15 +81,18 @@ def torch_key(name: str, model: nn.Module, path: tuple[str, ...]) -> str:
       ValueError: the variable belongs to a recurrent cell that torch does not have.
       TypeError: nobody has published weights of this kind of network.
     """
-    return schemes_of(model)[0].key(name, model, path)
+    return schemes_of(name, model)[0].key(name, model, path)
 
 
-def _resnet_key(name: str, model: ResNet3D, path: tuple[str, ...]) -> str:
-    """The names of the SRTG authors' code, or of Hara's."""
+_Rename: TypeAlias = Callable[[str, tuple[str, ...], ResNet3D], str]
+
+
+def _resnet_key(rename: _Rename, name: str, model: ResNet3D, path: tuple[str, ...]) -> str:
+    """The names of a code that calls the layers of stem and blocks as ``rename`` tells."""
+    del name  # all of them are named alike
     block, module, leaf = path[1], path[2:-1], path[-1]
     if block == "head":
         return f"fc.{TORCH_LEAVES[leaf]}"
-    rename = _hara_name if name.endswith("_hara") or "resnext3d" in name else _srtg_name
     if block == "stem":
         return f"{rename('stem', module, model)}.{TORCH_LEAVES[leaf]}"
     prefix = f"layer{block.removeprefix('stage')}.{module[0].removeprefix('block')}"
@@ -135,13 +145,16 @@ def _x3d_key(name: str, model: X3D, path: tuple[str, ...]) -> str:
 
 SCHEMES: Mapping[type[nn.Module], tuple[Scheme, ...]] = MappingProxyType(
     {
-        ResNet3D: (Scheme("the SRTG authors or Hara", _resnet_key),),
+        ResNet3D: (
+            Scheme("the SRTG authors", partial(_resnet_key, _srtg_name)),
+            Scheme("Hara", partial(_resnet_key, _hara_name), names=("_hara", "resnext3d_")),
+        ),
         X3D: (Scheme("pytorchvideo", _x3d_key),),
         I3D: (
             Scheme("piergiaj", names_piergiaj.key),
             Scheme("TensorFlow Hub", names_tfhub.key, layout="flax", defaults={"scale": 1.0}),
         ),
-        MFNet: (Scheme("its authors", names_mfnet.key),),
+        MFNet: (Scheme("the MF-Net authors", names_mfnet.key),),
     }
 )
 """Kind of network -> the schemes that its weights come in; see :func:`jaxvid.models.convert.convert_state_dict`."""

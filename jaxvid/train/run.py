@@ -27,13 +27,18 @@ CHANGEABLE = (
     "data.missing",
     "data.eval_split",
     "data.val_fraction",
+    "data.num_frames",
+    "data.frame_stride",
     "data.num_workers",
     "data.max_bad_fraction",
     "model.dtype",
     "model.conv",
     "train.mesh",
 )
-"""Fields that an evaluation may override; all others are what the network was trained with."""
+"""Fields that an evaluation may override; all others are what the network was trained with.
+
+Clips of another length or stride are another question to the same weights: networks take them as their strides allow.
+"""
 
 
 @dataclass(frozen=True)

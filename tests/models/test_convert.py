@@ -8,7 +8,8 @@ import pytest
 
 from jaxvid import models
 from jaxvid.models import cost
-from jaxvid.models.convert import convert_state_dict, torch_key
+from jaxvid.models.convert import convert, convert_state_dict, torch_key
+from jaxvid.models.readers.stored import StoredArray
 
 CASES = ["r3d_18", "r2plus1d_18", "wide_r3d_50", "srtg_r3d_18", "r2plus1d_50", "resnet3d_18_hara",
          "resnet3d_50_hara", "r2plus1d_18_hara", "r2plus1d_50_hara", "srtg_resnet3d_18_hara"]  # fmt: skip
@@ -121,7 +122,7 @@ def test_arrays_that_fit_no_width_name_both_shapes(arrays):
 
 
 def test_only_networks_with_published_names_have_torch_names():
-    with pytest.raises(TypeError, match="model must be a ResNet3D or an X3D, received Dense"):
+    with pytest.raises(TypeError, match=r"model must be one of ResNet3D, X3D, .*, received Dense"):
         torch_key("r3d_18", flax.linen.Dense(3), ("params", "kernel"))
 
 
@@ -195,3 +196,53 @@ def test_another_number_of_classes_names_both(arrays):
         convert_state_dict("r3d_18", arrays("r3d_18"), num_classes=400, width=4)
     with pytest.raises(ValueError, match=r"must hold the classifier 'fc\.weight'"):
         convert_state_dict("r3d_18", {}, width=4)
+
+
+def test_arrays_are_read_once_and_one_at_a_time(arrays):
+    """Of a file that is larger than the memory no more than what is converted is there."""
+    read = []
+
+    def stored(key, array):
+        return StoredArray(array.shape, array.dtype, lambda: read.append(key) or array)
+
+    given = arrays("r3d_18")
+    variables = convert_state_dict("r3d_18", {key: stored(key, array) for key, array in given.items()})
+    assert sorted(read) == sorted(key for key in given if not key.endswith("num_batches_tracked"))
+    expected = convert_state_dict("r3d_18", given)
+    jax.tree.map(np.testing.assert_array_equal, variables, expected)
+
+
+def test_another_number_of_classes_replaces_the_head_when_asked(arrays):
+    given = arrays("r3d_18")
+    done = convert("r3d_18", given, num_classes=7, replace_head=True)
+    classifier = done.variables["params"]["head"]["classifier"]
+    assert classifier["kernel"].shape == (32, 7)
+    assert 0.008 < classifier["kernel"].std() < 0.012
+    assert not classifier["bias"].any()
+    assert set(done.filled) == {"params/head/classifier/kernel", "params/head/classifier/bias"}
+    assert {"fc.weight", "fc.bias"} <= set(done.ignored)
+    assert done.num_classes == 7
+    same = convert("r3d_18", given, num_classes=3, replace_head=True)
+    np.testing.assert_array_equal(same.variables["params"]["head"]["classifier"]["bias"], given["fc.bias"])
+    assert same.filled == ()
+
+
+def test_image_kernels_are_spread_over_time_when_asked(arrays):
+    """A video of equal frames then gives what the image gave."""
+    given = arrays("resnet3d_18_hara")
+    flat = {key: array.sum(2) if array.ndim == 5 else array for key, array in given.items()}
+    with pytest.raises(ValueError, match=r"conv1\.weight \(4, 3, 7, 7, 7\) .*, received \(4, 3, 7, 7\)"):
+        convert_state_dict("resnet3d_18_hara", flat)
+    params = convert("resnet3d_18_hara", flat, inflate=True).variables["params"]
+    kernel = params["stem"]["conv"]["kernel"]
+    assert kernel.shape == (7, 7, 7, 3, 4)
+    np.testing.assert_allclose(kernel.sum(0), flat["conv1.weight"].transpose(2, 3, 1, 0), rtol=1e-5, atol=1e-6)
+    assert np.ptp(kernel, axis=0).max() == 0
+
+
+def test_numbers_that_are_not_finite_are_named(arrays):
+    given = arrays("r3d_18")
+    given["layer1.0.conv1.0.0.weight"][0, 0, 0, 0, :2] = np.nan
+    given["fc.bias"][1] = np.inf
+    with pytest.raises(ValueError, match=r"received NaN .* in fc\.bias \(1 of 3\); layer1\.0\.conv1.*\(2 of 432\)\."):
+        convert_state_dict("r3d_18", given)
