@@ -95,6 +95,14 @@ class ScheduleConfig:
 
 
 @dataclass(frozen=True)
+class FinetuneConfig:
+    """Training that begins with another run's weights."""
+
+    weights: str = ""  # a run folder (of `jaxvid train` or `jaxvid convert`), or one step of it; empty: from scratch
+    trainable: tuple[str, ...] = ()  # parts that change, as ("stage4", "head"); the others as in evaluation; (): all
+
+
+@dataclass(frozen=True)
 class CheckpointConfig:
     """When a checkpoint is written and which ones stay."""
 
@@ -140,6 +148,7 @@ class Config:
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     eval: EvalConfig = field(default_factory=EvalConfig)
+    finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
 
 

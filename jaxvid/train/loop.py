@@ -26,7 +26,7 @@ from jaxvid.config import Config
 from jaxvid.data.pipeline import Batches, FrameCache, eval_batches, train_batches
 from jaxvid.data.quarantine import Quarantine
 from jaxvid.data.records import VideoDataset
-from jaxvid.train import assemble, optim, sharding
+from jaxvid.train import assemble, finetune, optim, sharding
 from jaxvid.train.checkpoint import Checkpointer
 from jaxvid.train.compilations import count_compilations
 from jaxvid.train.output import make_output_folder
@@ -105,7 +105,8 @@ class _Training:
             steps_per_epoch=self.plan.steps_per_epoch,
             total_steps=self.plan.total_steps,
         )
-        optimizer = optim.make_optimizer(config.optimizer, schedule)
+        trainable = config.finetune.trainable
+        optimizer = finetune.only(optim.make_optimizer(config.optimizer, schedule), trainable)
         pixels = {"mean": config.data.mean, "std": config.data.std, "color": config.data.color}
         self.apply = make_apply(model, **pixels)
         self.train_step = make_train_step(
@@ -116,12 +117,17 @@ class _Training:
             label_smoothing=config.train.label_smoothing,
             ema_decay=config.optimizer.ema_decay,
             mesh=self.mesh,
+            trainable=trainable,
         )
         keep = {"keep_last": config.checkpoint.keep_last, "keep_best": config.checkpoint.keep_best}
         self.saver = stack.enter_context(Checkpointer(workdir / "checkpoints", **keep))
         clip_shape = (config.data.num_frames, config.data.crop_size, config.data.crop_size)
         ema = config.optimizer.ema_decay > 0
         state = create_state(model, clip_shape, optimizer, seed=config.train.seed, ema=ema)
+        finetune.check_trainable(state.params, trainable)
+        if config.finetune.weights and not self.saver.steps():
+            state, message = finetune.start_from(state, config, self.train_set.class_names)
+            progress.message(message)
         self._restore(sharding.replicate(state, self.mesh))
         _save_config(config, workdir)
         self.recorder = stack.enter_context(

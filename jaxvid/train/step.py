@@ -20,7 +20,7 @@ import optax
 
 from jaxvid.ops.choices import require_choice
 from jaxvid.ops.normalize import normalize_video
-from jaxvid.train import sharding
+from jaxvid.train import finetune, sharding
 from jaxvid.train.state import TrainState
 from jaxvid.types import Apply, Array, Batch, Variables
 
@@ -40,6 +40,7 @@ def make_train_step(
     ema_decay: float,
     mesh: jax.sharding.Mesh,
     color: str = "RGB",
+    trainable: Sequence[str] = (),
 ) -> TrainStep:
     """The training step ``(state, batch) -> (state, metrics)``, compiled at its first call.
 
@@ -62,6 +63,8 @@ def make_train_step(
       ema_decay: ``d`` in [0, 1): ``ema = d ema + (1 - d) params`` after every update; 0 leaves ``ema_params`` alone.
       mesh: from :func:`jaxvid.train.sharding.make_mesh`.
       color: ``"RGB"`` or ``"BGR"``, the order of channels that the network is given, and that of ``mean`` and ``std``.
+      trainable: the parts of the network that change, see :mod:`jaxvid.train.finetune`; none means all. The optimizer
+        must have come through :func:`jaxvid.train.finetune.only` with the same parts.
 
     Raises:
       ValueError: a number is out of its range, or ``color`` is unknown.
@@ -80,6 +83,7 @@ def make_train_step(
         ema_decay=ema_decay,
         mesh=mesh,
         color=color,
+        trainable=tuple(trainable),
     )
 
 
@@ -103,6 +107,7 @@ class TrainStep:
     ema_decay: float
     mesh: jax.sharding.Mesh
     color: str = "RGB"
+    trainable: tuple[str, ...] = ()
 
     def __call__(self, state: TrainState, batch: Batch | Mapping[str, Array]) -> tuple[TrainState, Metrics]:
         """One step; see the class.
@@ -141,24 +146,27 @@ class TrainStep:
         pixels = _fill_invalid(batch["video"], mask)
         video = normalize_video(pixels, self.mean, self.std, reverse=self.color == "BGR")
         key = jax.random.fold_in(state.key, state.step)
+        trained, frozen = finetune.split(state.params, self.trainable)
 
-        def loss_fn(params: Any) -> tuple[jax.Array, tuple[jax.Array, Mapping[str, Any]]]:
-            logits, updated = self.model.apply(
-                {"params": params, "batch_stats": state.batch_stats},
-                video,
-                train=True,
-                rngs={"dropout": key},
-                mutable=["batch_stats", "gates"],
-            )
+        def loss_fn(trained: Any) -> tuple[jax.Array, tuple[jax.Array, Mapping[str, Any]]]:
+            with finetune.frozen_as_in_evaluation(self.trainable):
+                logits, updated = self.model.apply(
+                    {"params": finetune.join(trained, frozen), "batch_stats": state.batch_stats},
+                    video,
+                    train=True,
+                    rngs={"dropout": key},
+                    mutable=["batch_stats", "gates"],
+                )
             loss = masked_cross_entropy(logits, batch["label"], mask, label_smoothing=self.label_smoothing)
             return loss, (logits, updated)
 
-        (loss, (logits, updated)), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
+        (loss, (logits, updated)), grads = jax.value_and_grad(loss_fn, has_aux=True)(trained)
         batch_stats = updated.get("batch_stats", state.batch_stats)
         finite = _all_finite((loss, grads, batch_stats))
+        zeros = jax.tree.map(jnp.zeros_like, frozen)  # which the optimizer does not look at
         following = jax.lax.cond(  # a branch, where a choice leaf by leaf would copy what the donated state held
             finite & (num_valid > 0),
-            lambda state: self._update(state, grads).replace(batch_stats=batch_stats),
+            lambda state: self._update(state, finetune.join(grads, zeros)).replace(batch_stats=batch_stats),
             lambda state: state,
             state,
         ).replace(step=state.step + 1)

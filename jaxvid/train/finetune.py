@@ -1,0 +1,140 @@
+"""Training that starts from another run's weights and changes only some parts of the network."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import flax.linen as nn
+import flax.traverse_util
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxvid.config import Config
+from jaxvid.nn.normalization import BatchNorm
+from jaxvid.train.checkpoint import load_for_evaluation
+from jaxvid.train.state import TrainState
+from jaxvid.types import Variables
+
+_CLASSIFIER = ("head", "classifier")
+
+
+def trains(path: tuple[str, ...], trainable: Sequence[str]) -> bool:
+    """Whether a parameter or module is trained: it lies in one of the named parts, or no part is named.
+
+    >>> trains(("stage4", "block0", "conv1", "kernel"), ("stage4", "head")), trains(("stem", "norm"), ("head",))
+    (True, False)
+    """
+    return not trainable or any(path[: len(part)] == part for part in (tuple(name.split("/")) for name in trainable))
+
+
+def check_trainable(params: Any, trainable: Sequence[str]) -> None:
+    """Raises ``ValueError`` where a part of the network is named that has no parameters."""
+    paths = list(_flat(params))
+    for name in trainable:
+        if not any(trains(path, (name,)) for path in paths):
+            parts = ", ".join(dict.fromkeys(path[0] for path in paths))
+            raise ValueError(
+                f"finetune.trainable must name parts of the network ({parts}; deeper ones with a slash), "
+                f"received {name!r}."
+            )
+
+
+def split(params: Any, trainable: Sequence[str]) -> tuple[Any, Any]:
+    """The parameters that are trained and those that are not, each as flat ``{path: leaf}``."""
+    flat = _flat(params)
+    trained = {path: leaf for path, leaf in flat.items() if trains(path, trainable)}
+    return trained, {path: leaf for path, leaf in flat.items() if path not in trained}
+
+
+def join(trained: Any, frozen: Any) -> Any:
+    """The inverse of :func:`split`."""
+    return flax.traverse_util.unflatten_dict({**frozen, **trained})
+
+
+def only(optimizer: optax.GradientTransformation, trainable: Sequence[str]) -> optax.GradientTransformation:
+    """The optimiser for the parts that are trained; it keeps no moments of the others and leaves them as they are."""
+    if not trainable:
+        return optimizer
+
+    def labels(params: Any) -> Any:
+        named = {path: "trained" if trains(path, trainable) else "frozen" for path in _flat(params)}
+        return flax.traverse_util.unflatten_dict(named)
+
+    return optax.partition({"trained": optimizer, "frozen": optax.set_to_zero()}, labels)
+
+
+def frozen_as_in_evaluation(trainable: Sequence[str]) -> contextlib.AbstractContextManager[Any]:
+    """Within it the BatchNorms and dropouts of frozen parts do what they do in evaluation, their statistics stay."""
+    if not trainable:
+        return contextlib.nullcontext()
+
+    def intercept(call: Callable[..., Any], args: Any, kwargs: Any, context: Any) -> Any:
+        module = context.module
+        if context.method_name == "__call__" and not trains(module.path, trainable):
+            if isinstance(module, BatchNorm):
+                return call(args[0], True)
+            if isinstance(module, nn.Dropout):
+                return call(args[0], deterministic=True)
+        return call(*args, **kwargs)
+
+    return nn.intercept_methods(intercept)
+
+
+def start_from(state: TrainState, config: Config, class_names: Sequence[str]) -> tuple[TrainState, str]:
+    """The first state of a run with the weights of another one, and a sentence that says so.
+
+    The classifier stays as it was drawn where the other run has other classes; everything else must fit.
+
+    Args:
+      state: the state before the first step.
+      config: of this run; ``finetune.weights`` is a run folder, or one step of it.
+      class_names: of this run.
+
+    Raises:
+      FileNotFoundError: there is no such run.
+      ValueError: it is of another network, or its network sees its pixels otherwise than ``data`` says.
+    """
+    source = config.finetune.weights
+    variables, meta = load_for_evaluation(source)
+    _check_pixels(config, meta["preprocessing"], source)
+    same_classes = list(class_names) == meta["class_names"]
+    params = _fitted(state.params, variables, "params", source, keep_head=not same_classes)
+    batch_stats = _fitted(state.batch_stats, variables, "batch_stats", source, keep_head=False)
+    ema = None if state.ema_params is None else jax.tree.map(jnp.copy, params)
+    head = "" if same_classes else f", but for the classifier: its {len(class_names)} classes are other ones"
+    message = f"Starting from the weights of {Path(source).name} (step {meta['step']}){head}."
+    return state.replace(params=params, batch_stats=batch_stats, ema_params=ema), message
+
+
+def _flat(tree: Any) -> dict[tuple[str, ...], Any]:
+    return flax.traverse_util.flatten_dict(tree)
+
+
+def _fitted(ours: Any, variables: Variables, collection: str, source: str, *, keep_head: bool) -> Any:
+    given = _flat(dict(variables[collection]))
+    fitted = {}
+    for path, leaf in _flat(ours).items():
+        if keep_head and path[: len(_CLASSIFIER)] == _CLASSIFIER:
+            fitted[path] = leaf
+        elif path not in given or given[path].shape != leaf.shape:
+            found = f"{list(given[path].shape)}" if path in given else "none"
+            raise ValueError(
+                f"finetune.weights must be of this network, whose {'/'.join(path)} is {list(leaf.shape)}, received "
+                f"{found} in {source}."
+            )
+        else:
+            fitted[path] = jnp.array(given[path], leaf.dtype)
+    return flax.traverse_util.unflatten_dict(fitted)
+
+
+def _check_pixels(config: Config, saw: dict[str, Any], source: str) -> None:
+    """Weights that see other numbers than they were trained on are the commonest silent error of fine-tuning."""
+    for name, wanted in (("color", saw["color"]), ("mean", saw["mean"]), ("std", saw["std"])):
+        value = getattr(config.data, name)
+        value = value if isinstance(value, str) else list(value)
+        if value != wanted:
+            raise ValueError(f"data.{name} must be {wanted}, as the weights of {source} saw it, received {value}.")

@@ -1,0 +1,115 @@
+"""Runs that start from other weights and train parts of the network only."""
+
+import jax
+import numpy as np
+import pytest
+
+from jaxvid.train import finetune, load_run, step_folder, train
+
+LAST = ("stage4", "head")
+
+
+@pytest.fixture(scope="module")
+def source(tiny, tmp_path_factory):
+    return train(tiny(**{"train.max_steps": 2}), tmp_path_factory.mktemp("source")).workdir
+
+
+def parts(run, collection):
+    """Part of the network -> its leaves."""
+    return {name: jax.tree.leaves(tree) for name, tree in run.variables[collection].items()}
+
+
+def moved(before, after):
+    """The parts of which any leaf differs."""
+    return {
+        name for name in before if any((a != b).any() for a, b in zip(before[name], after[name], strict=True))
+    }  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def tuned(tiny, source, tmp_path_factory):
+    fields = {"finetune.weights": str(source), "finetune.trainable": LAST, "train.max_steps": 2}
+    fields |= {"optimizer.weight_decay": 0.1, "optimizer.momentum": 0.9, "optimizer.ema_decay": 0.5}
+    return train(tiny(**fields), tmp_path_factory.mktemp("tuned")).workdir
+
+
+def test_only_the_named_parts_move(source, tuned):
+    """Neither by a gradient nor by weight decay; nor do the running statistics of the others."""
+    before, after = load_run(source), load_run(tuned)
+    assert moved(parts(before, "params"), parts(after, "params")) == set(LAST)
+    assert moved(parts(before, "batch_stats"), parts(after, "batch_stats")) == {"stage4"}
+
+
+def test_the_optimizer_keeps_nothing_of_the_others(tuned):
+    (step,) = [path for path in (tuned / "checkpoints").iterdir() if path.name == "2"]
+    kept = [path for path in step_folder.read_record(step)["items"]["opt_state"] if "kernel" in path]
+    assert kept
+    assert all("stage4" in path or "head" in path for path in kept)
+
+
+def test_without_named_parts_everything_moves(tiny, source, tmp_path):
+    config = tiny(**{"finetune.weights": str(source), "train.max_steps": 1})
+    after = load_run(train(config, tmp_path).workdir)
+    assert moved(parts(load_run(source), "params"), parts(after, "params")) == set(after.variables["params"])
+
+
+def test_frozen_parts_normalise_as_in_evaluation(source):
+    run = load_run(source)
+    video = np.random.default_rng(0).standard_normal((2, 4, 16, 16, 3)).astype(np.float32)
+
+    def outputs(train):
+        _, state = run.model.apply(
+            run.variables, video, train=train, mutable=["intermediates", "batch_stats"],
+            capture_intermediates=lambda module, _: module.name in ("stage3", "stage4"),
+        )  # fmt: skip
+        return {name: value["__call__"][0] for name, value in state["intermediates"].items()}
+
+    with finetune.frozen_as_in_evaluation(LAST):
+        ours = outputs(train=True)
+    evaluation, training = outputs(train=False), outputs(train=True)
+    np.testing.assert_array_equal(ours["stage3"], evaluation["stage3"])
+    assert np.abs(ours["stage4"] - evaluation["stage4"]).max() > 1e-3
+    assert np.abs(training["stage3"] - evaluation["stage3"]).max() > 1e-3
+
+
+def test_other_classes_get_a_classifier_of_their_own(tiny, source, videos, tmp_path):
+    for split in ("train", "val"):
+        (tmp_path / "videos" / split).mkdir(parents=True)
+        for name in ("bend", "wave"):
+            (tmp_path / "videos" / split / name).symlink_to(videos / split / name)
+    fields = {"finetune.weights": str(source), "finetune.trainable": ("head",), "train.max_steps": 1}
+    fields |= {"train.batch_size": 4, "data.root": str(tmp_path / "videos")}
+    run = load_run(train(tiny(**fields), tmp_path / "run").workdir)
+    assert run.class_names == ("bend", "wave")
+    assert run.variables["params"]["head"]["classifier"]["kernel"].shape == (16, 2)
+    before = load_run(source)
+    np.testing.assert_array_equal(
+        run.variables["params"]["stem"]["conv"]["kernel"], before.variables["params"]["stem"]["conv"]["kernel"]
+    )
+
+
+def test_a_run_that_goes_on_starts_from_itself(tiny, source, tmp_path):
+    fields = {"finetune.weights": str(source), "train.num_epochs": 2.0}
+    whole = load_run(train(tiny(**fields), tmp_path / "whole").workdir)
+    assert whole.step == 4
+    again = load_run(train(tiny(**fields), tmp_path / "whole").workdir)
+    jax.tree.map(np.testing.assert_array_equal, whole.variables, again.variables)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"model.width": 4}, r"finetune\.weights must be of this network, whose .* received \["),
+        ({"data.mean": (0.5, 0.5, 0.5)}, r"data\.mean must be \[0\.45, 0\.45, 0\.45\], as the weights of .* saw it"),
+        ({"data.color": "BGR"}, r"data\.color must be RGB, as the weights of"),
+        ({"finetune.trainable": ("stage5",)}, r"finetune\.trainable must name parts .*, stem; .* received 'stage5'\."),
+    ],
+)
+def test_what_does_not_fit_is_named(tiny, source, tmp_path, fields, message):
+    with pytest.raises(ValueError, match=message):
+        train(tiny(**{"finetune.weights": str(source)}, **fields), tmp_path)
+
+
+def test_weights_that_are_not_there(tiny, tmp_path):
+    with pytest.raises(FileNotFoundError, match="holds none"):
+        train(tiny(**{"finetune.weights": str(tmp_path / "nowhere")}), tmp_path / "run")
