@@ -66,8 +66,11 @@ class Evaluated:
 
     @property
     def table(self) -> str:
-        """The per-class table as text."""
-        return evaluation.format_per_class(evaluation.per_class(self.predictions, self.run.class_names))
+        """The per-class table as text, without the classes that no clip is of and none was taken for."""
+        rows = evaluation.per_class(self.predictions, self.run.class_names)
+        shown = [row for row in rows if row["num_clips"] or row["num_predicted"]]
+        more = f"\n(and {len(rows) - len(shown)} classes that no clip is of)" if len(shown) < len(rows) else ""
+        return evaluation.format_per_class(shown) + more
 
 
 def load_run(checkpoint: str | Path, overrides: dict[str, Any] | None = None, *, best: bool = False) -> Run:

@@ -68,6 +68,8 @@ def test_a_data_set_may_hold_some_of_the_classes(run, tmp_path):
         (tmp_path / "videos" / split).mkdir(parents=True)
         (tmp_path / "videos" / split / name).symlink_to(Path(config.data.root) / split / name)
     part = evaluate_run(run.workdir, tmp_path / "out", {"data.root": str(tmp_path / "videos")})
+    taken = len({1, *part.predictions.scores.argmax(-1).tolist()})
+    assert part.table.endswith(f"(and {3 - taken} classes that no clip is of)") == (taken < 3)
     of_name = whole.predictions.labels == 1
     assert part.predictions.labels.tolist() == [1] * of_name.sum()
     np.testing.assert_allclose(part.predictions.scores, whole.predictions.scores[of_name], atol=1e-6)
