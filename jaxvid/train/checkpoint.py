@@ -17,7 +17,7 @@ import logging
 import platform
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic
 
@@ -27,14 +27,13 @@ import orbax.checkpoint as ocp
 import jaxvid
 from jaxvid.train import checksums, leaves, step_folder
 from jaxvid.train.leaves import ITEMS, State
+from jaxvid.train.preservation import BEST_METRIC, KeepLastAndBest
 from jaxvid.train.step_folder import FORMAT, RECORD, RECORD_FILE, UnusableError, short
 from jaxvid.types import Variables
 
 log = logging.getLogger(__name__)
 
-BEST_METRIC = "eval/top1"
-"""The metric that "best" means; larger is better."""
-
+_LEAN_FILE_BYTES = 1 << 24
 _VERSIONS_OF = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "av")
 
 
@@ -70,7 +69,7 @@ class Checkpointer:
         if keep_best < 0:
             raise ValueError(f"keep_best must be >= 0, received keep_best={keep_best}.")
         self.directory = Path(directory).absolute()
-        self._policy = _KeepLastAndBest(keep_last, keep_best)
+        self._policy = KeepLastAndBest(keep_last, keep_best)
         self._quiet = _RaisedAnyway()
         self._saving: int | None = None
         self._closed = False
@@ -104,7 +103,15 @@ class Checkpointer:
                 raise
             log.error("%s", error)  # the exception under way came first and must stay the one that is seen
 
-    def save(self, step: int, state: Any, meta: Mapping[str, Any], metrics: Mapping[str, float] | None = None) -> None:
+    def save(
+        self,
+        step: int,
+        state: Any,
+        meta: Mapping[str, Any],
+        metrics: Mapping[str, float] | None = None,
+        *,
+        lean: bool = False,
+    ) -> None:
         """Begins to write a step; returns as soon as the state's buffers may be donated.
 
         A save under way is waited for. The host copy and the hashing (about 1.5 GB/s) happen before this returns;
@@ -116,6 +123,8 @@ class Checkpointer:
           meta: JSON-able values that come back with the state; ``step`` and ``versions`` are added.
           metrics: scalars of this step's evaluation, if one was made; ``eval/top1`` ranks the step. Those of one that
             is made later come by :meth:`add_metrics`.
+          lean: the state will not change before :meth:`wait` has returned, so it is not copied, and it is written in
+            small files, which takes less memory.
 
         Raises:
           ValueError: the step is not larger than the newest one, or meta is not JSON-able.
@@ -139,8 +148,13 @@ class Checkpointer:
         except TypeError as error:
             raise ValueError(f"meta must hold only what JSON knows, received something else: {error}.") from error
         # Orbax copies host arrays before save returns, so nothing refers to the state's buffers afterwards.
+        if lean:
+            items = {item: leaves.unchanging(found) for item, found in items.items()}
+        file_size = _LEAN_FILE_BYTES if lean else None
         arguments: dict[str, ocp.args.CheckpointArgs] = {
-            item: ocp.args.PyTreeSave(leaves.nest(found)) for item, found in items.items() if found
+            item: ocp.args.PyTreeSave(leaves.nest(found), ocdbt_target_data_file_size=file_size)
+            for item, found in items.items()
+            if found
         }
         arguments[RECORD] = ocp.args.JsonSave(sealed)
         self._policy.note(step, record["metrics"])
@@ -318,37 +332,9 @@ class _RaisedAnyway(logging.Filter):
         return record.levelno < logging.ERROR or "orbax" not in record.pathname
 
 
-@dataclass
-class _KeepLastAndBest:
-    """Orbax's preservation policy; ``max_to_keep`` with ``best_fn`` would delete the newest step."""
-
-    keep_last: int
-    keep_best: int
-    scores: dict[int, float] = field(default_factory=dict)
-
-    def note(self, step: int, metrics: Mapping[str, Any] | None) -> None:
-        score = (metrics or {}).get(BEST_METRIC)
-        if isinstance(score, (int, float)) and score == score:  # a NaN ranks nowhere
-            self.scores[step] = score
-
-    def ranked(self, steps: Sequence[int]) -> list[int]:
-        """Those steps that have a score, the best last."""
-        return sorted((step for step in steps if step in self.scores), key=lambda step: (self.scores[step], step))
-
-    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
-        del context
-        keep = self.kept([info.step for info in checkpoints])
-        return [info.step in keep for info in checkpoints]
-
-    def kept(self, steps: Sequence[int]) -> set[int]:
-        """Those steps that stay."""
-        steps = sorted(steps)
-        return {*steps[-self.keep_last :], *(self.ranked(steps)[-self.keep_best :] if self.keep_best else ())}
-
-
 def _best_first(paths: Sequence[Path], reasons: dict[Path, str]) -> list[Path]:
     """Evaluated steps, the best first; ``reasons`` gets the others."""
-    policy = _KeepLastAndBest(1, 1)
+    policy = KeepLastAndBest(1, 1)
     for path in paths:
         try:
             policy.note(int(path.name), step_folder.read_record(path)["metrics"])

@@ -207,7 +207,7 @@ def _write(
             "provenance": provenance,
         }
         with Checkpointer(scratch / "checkpoints") as saver:
-            saver.save(0, state, meta)
+            saver.save(0, state, meta, lean=True)
         for file, content in (("config.json", meta["config"]), ("provenance.json", provenance)):
             (scratch / file).write_text(f"{json.dumps(content, indent=2)}\n", encoding="utf-8")
         scratch.chmod(0o777 & ~_umask())

@@ -1,5 +1,6 @@
 """Weights from elsewhere become a run that evaluates and is trained further, or nothing at all."""
 
+import copy
 import hashlib
 import json
 import os
@@ -15,7 +16,8 @@ import pytest
 from jaxvid import cli, models
 from jaxvid.models.convert import torch_key
 from jaxvid.models.cost import variable_shapes
-from jaxvid.train import evaluate_run, load_run
+from jaxvid.train import evaluate_run, leaves, load_run
+from jaxvid.train.checkpoint import Checkpointer
 from jaxvid.train.imported import import_weights
 
 CLASSES = ("clap", "bend", "wave")
@@ -68,6 +70,28 @@ def test_it_says_where_the_weights_come_from(imported, weights):
     assert told["bytes"] == weights.stat().st_size
     assert {"jax", "jaxvid"} <= set(told["versions"])
     assert all(key.endswith("num_batches_tracked") for key in told["ignored"])
+
+
+def test_weights_are_not_copied_before_they_are_written(weights, tmp_path, monkeypatch):
+    """What Orbax is given are views of the converted arrays, whose deep copy is no copy."""
+    seen = []
+
+    def save(self, step, state, meta, *, lean):
+        seen.extend(jax.tree.leaves(state.params))
+        return original(self, step, state, meta, lean=lean)
+
+    def copied(array):
+        copies.append(copy.deepcopy(array) is array)
+        return array
+
+    copies, original = [], Checkpointer.save
+    monkeypatch.setattr(Checkpointer, "save", save)
+    unchanging = leaves.unchanging
+    monkeypatch.setattr(leaves, "unchanging", lambda found: {path: copied(a) for path, a in unchanging(found).items()})
+    import_weights(weights, "resnet3d_18_hara", tmp_path / "run")
+    assert seen
+    assert copies
+    assert all(copies)
 
 
 def test_preprocessing_is_that_of_the_code(imported, tmp_path):
