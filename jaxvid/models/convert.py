@@ -58,7 +58,7 @@ def convert_state_dict(
     wanted = _variables(model)
     keys = {path: scheme.key(name, model, path) for path in wanted}
     filled = {path: scheme.defaults[path[-1]] for path, key in keys.items() if _is_left_out(scheme, path, key, given)}
-    _check_keys(name, scheme, [key for path, key in keys.items() if path not in filled], given)
+    _check_keys(name, model, scheme, [key for path, key in keys.items() if path not in filled], given)
     converted, misfits = {path: np.full(wanted[path], number, np.float32) for path, number in filled.items()}, []
     for path, key in keys.items():
         if path in filled:
@@ -83,18 +83,12 @@ def _variables(model: nn.Module) -> dict[tuple[str, ...], tuple[int, ...]]:
 
 
 def _scheme(name: str, model: nn.Module, given: Mapping[str, np.ndarray]) -> Scheme:
-    """The first of the network's schemes that leaves the fewest arrays, theirs and ours, without a partner."""
+    """The scheme of the network that knows most of the arrays, the first of equals."""
     schemes = schemes_of(model)
     if len(schemes) == 1:
         return schemes[0]
     paths = _variables(model)
-
-    def unexplained(scheme: Scheme) -> int:
-        keys = {path: scheme.key(name, model, path) for path in paths}
-        wanted = {key for path, key in keys.items() if not _is_left_out(scheme, path, key, given)}
-        return len(wanted ^ set(given))
-
-    return min(schemes, key=unexplained)
+    return max(schemes, key=lambda scheme: sum(scheme.key(name, model, path) in given for path in paths))
 
 
 def _is_left_out(scheme: Scheme, path: tuple[str, ...], key: str, given: Mapping[str, np.ndarray]) -> bool:
@@ -155,7 +149,9 @@ def _inferred_width(name: str, model: nn.Module, scheme: Scheme, given: Mapping[
     return {}
 
 
-def _check_keys(name: str, scheme: Scheme, wanted: list[str], given: Mapping[str, np.ndarray]) -> None:
+def _check_keys(
+    name: str, model: nn.Module, scheme: Scheme, wanted: list[str], given: Mapping[str, np.ndarray]
+) -> None:
     missing = [key for key in wanted if key not in given]
     superfluous = sorted(set(given) - set(wanted))
     if not missing and not superfluous:
@@ -167,10 +163,8 @@ def _check_keys(name: str, scheme: Scheme, wanted: list[str], given: Mapping[str
         # The authors' get_symbol("srtg_...") builds the plain network, so that this happens to published weights.
         other, kind = (name.removeprefix("srtg_"), "plain") if missing else (f"srtg_{name}", "SRTG")
         hint = f"; these are weights of the {kind} network {other!r}"
-    raise ValueError(
-        f"the arrays must be exactly those of {name!r} by the names of {scheme.code}, "
-        f"received {' and '.join(problems)}{hint}."
-    )
+    code = f" by the names of {scheme.code}" if len(schemes_of(model)) > 1 else ""
+    raise ValueError(f"the arrays must be exactly those of {name!r}{code}, received {' and '.join(problems)}{hint}.")
 
 
 def _listing(entries: list[str]) -> str:
