@@ -58,7 +58,7 @@ def test_every_array_arrives_once(name, arrays):
                    "blocks.1.res_blocks.0.branch1_conv.weight", "blocks.4.res_blocks.0.branch1_norm.running_var",
                    "blocks.5.pool.post_conv.weight", "blocks.5.proj.bias"]),
         ("resnext3d_50", ["conv1.weight", "layer1.0.conv2.weight", "layer4.2.bn3.bias", "layer2.0.downsample.1.bias"]),
-        ("i3d", ["Conv3d_1a_7x7.bn.weight", "Mixed_4f.b2b.conv3d.weight", "Mixed_5c.b3b.bn.bias", "logits.conv3d.bias",]),
+        ("i3d", ["Conv3d_1a_7x7.bn.bias", "Mixed_4f.b2b.conv3d.weight", "Mixed_5c.b3b.bn.bias", "logits.conv3d.bias"]),
         ("mfnet", ["conv1.bn.bias", "conv2.B01.conv_w1.conv.weight", "conv5.B03.conv_m2.bn.bias", "tail.bn.bias"]),
         ("srtg_mfnet", ["conv2.B01.sar.lstm.weight_hh_l1"]),
         ("r2plus1d_18_hara", ["layer1.0.conv1_s.weight", "layer1.0.bn1_s.bias", "layer1.0.conv2_t.weight"]),
