@@ -157,18 +157,12 @@ def _variables(model: nn.Module) -> dict[tuple[str, ...], tuple[int, ...]]:
 
 
 def _scheme(name: str, model: nn.Module, given: Mapping[str, Any]) -> Scheme:
-    """The first of the network's schemes that leaves the fewest arrays, theirs and ours, without a partner."""
+    """The scheme of the network that knows most of the arrays, the first of equals."""
     schemes = schemes_of(name, model)
     if len(schemes) == 1:
         return schemes[0]
     paths = _variables(model)
-
-    def unexplained(scheme: Scheme) -> int:
-        keys = {path: scheme.key(name, model, path) for path in paths}
-        wanted = {key for path, key in keys.items() if not _is_left_out(scheme, path, key, given)}
-        return len(wanted ^ set(given))
-
-    return min(schemes, key=unexplained)
+    return max(schemes, key=lambda scheme: sum(scheme.key(name, model, path) in given for path in paths))
 
 
 def _is_left_out(scheme: Scheme, path: tuple[str, ...], key: str, given: Mapping[str, Any]) -> bool:

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxvid.models import convert, cost
+from jaxvid.models import cost
+from jaxvid.models.torch_names import schemes_of
 
 
 def hash_fill(position: int, shape: tuple[int, ...], low: float, high: float) -> np.ndarray:
@@ -41,11 +42,11 @@ def _range(key: str, shape: tuple[int, ...]) -> tuple[float, float]:
 
 def torch_shapes(name: str, model) -> dict[str, tuple[int, ...]]:
     """The torch state dict of a network: key -> shape, with the counters that torch's BatchNorm keeps."""
-    shapes = {}
+    shapes, (scheme, *_) = {}, schemes_of(model)
     for path, leaf in flax.traverse_util.flatten_dict(dict(cost.variable_shapes(model))).items():
-        key = convert.torch_key(name, model, path)
-        shape = leaf.shape
-        shapes[key] = (shape[4], shape[3], *shape[:3]) if len(shape) == 5 else tuple(reversed(shape))
+        key = scheme.key(name, model, path)
+        axes = 5 if key.endswith("conv3d.weight") else None  # where others have a matrix, I3D has a 1x1x1 convolution
+        shapes[key] = scheme.stored_shape(leaf.shape, axes)
         if key.endswith("running_mean"):
             shapes[key.replace("running_mean", "num_batches_tracked")] = ()
     return shapes

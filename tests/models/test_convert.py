@@ -12,8 +12,9 @@ from jaxvid.models.convert import convert, convert_state_dict, torch_key
 from jaxvid.models.readers.stored import StoredArray
 
 CASES = ["r3d_18", "r2plus1d_18", "wide_r3d_50", "srtg_r3d_18", "r2plus1d_50", "resnet3d_18_hara",
-         "resnet3d_50_hara", "r2plus1d_18_hara", "r2plus1d_50_hara", "srtg_resnet3d_18_hara"]  # fmt: skip
-X3DS = ["x3d_s", "srtg_x3d_s"]  # their width cannot be read from the arrays
+         "resnet3d_50_hara", "r2plus1d_18_hara", "r2plus1d_50_hara", "srtg_resnet3d_18_hara", "resnext3d_50",
+         "i3d"]  # fmt: skip
+ROUNDED = ["x3d_s", "srtg_x3d_s", "mfnet", "srtg_mfnet"]  # their width cannot be read from the arrays
 
 
 @pytest.fixture
@@ -28,7 +29,7 @@ def arrays(shapes_of):
     return make
 
 
-@pytest.mark.parametrize("name", CASES + X3DS)
+@pytest.mark.parametrize("name", CASES + ROUNDED)
 def test_every_array_arrives_once(name, arrays):
     given = arrays(name)
     model = models.build(name, 3, width=4)
@@ -40,7 +41,7 @@ def test_every_array_arrives_once(name, arrays):
         used.add(key)
         source = given[key]
         expected = source.transpose(2, 3, 4, 1, 0) if source.ndim == 5 else source.T
-        np.testing.assert_array_equal(array, expected)
+        np.testing.assert_array_equal(array, expected.reshape(array.shape))
         assert array.dtype == np.float32
     assert used == {key for key in given if not key.endswith("num_batches_tracked")}
 
@@ -57,6 +58,10 @@ def test_every_array_arrives_once(name, arrays):
         ("x3d_s", ["blocks.0.conv.conv_t.weight", "blocks.1.res_blocks.0.branch2.norm_b.1.block.0.bias",
                    "blocks.1.res_blocks.0.branch1_conv.weight", "blocks.4.res_blocks.0.branch1_norm.running_var",
                    "blocks.5.pool.post_conv.weight", "blocks.5.proj.bias"]),
+        ("resnext3d_50", ["conv1.weight", "layer1.0.conv2.weight", "layer4.2.bn3.bias", "layer2.0.downsample.1.bias"]),
+        ("i3d", ["Conv3d_1a_7x7.bn.bias", "Mixed_4f.b2b.conv3d.weight", "Mixed_5c.b3b.bn.bias", "logits.conv3d.bias"]),
+        ("mfnet", ["conv1.bn.bias", "conv2.B01.conv_w1.conv.weight", "conv5.B03.conv_m2.bn.bias", "tail.bn.bias"]),
+        ("srtg_mfnet", ["conv2.B01.sar.lstm.weight_hh_l1"]),
         ("r2plus1d_18_hara", ["layer1.0.conv1_s.weight", "layer1.0.bn1_s.bias", "layer1.0.conv2_t.weight"]),
     ],
 )  # fmt: skip
@@ -122,7 +127,7 @@ def test_arrays_that_fit_no_width_name_both_shapes(arrays):
 
 
 def test_only_networks_with_published_names_have_torch_names():
-    with pytest.raises(TypeError, match=r"model must be one of ResNet3D, X3D, .*, received Dense"):
+    with pytest.raises(TypeError, match=r"model must be one of ResNet3D, X3D, I3D, .*, received Dense"):
         torch_key("r3d_18", flax.linen.Dense(3), ("params", "kernel"))
 
 

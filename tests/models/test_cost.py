@@ -16,6 +16,7 @@ _ROWS = json.loads((Path(__file__).parents[1] / "golden" / "model_counts.json").
 _NAMES = {"wide_r3d50_2": "wide_r3d_50", "wide_r3d101_2": "wide_r3d_101", "hara_wide50_k2": "wide_resnet3d_50_hara"}
 _NAMES |= {f"hara_resnet{depth}": f"resnet3d_{depth}_hara" for depth in (18, 34, 50, 101, 152)}
 _NAMES |= {f"hara_r2p1d{depth}": f"r2plus1d_{depth}_hara" for depth in (18, 34, 50, 101)}
+_NAMES |= {"i3d_piergiaj": "i3d", "mfnet3d": "mfnet"}
 _NAMES |= {row["tag"]: row["tag"].lower() for row in _ROWS if row["tag"].lower() in models.MODELS}
 
 
@@ -30,8 +31,8 @@ PUBLISHED = [_param(row) for row in _ROWS if row["tag"] in _NAMES]
 
 
 def test_every_name_of_the_scope_has_published_counts():
-    assert len(PUBLISHED) == 52
-    assert len({param.values[0] for param in PUBLISHED}) == 33
+    assert len(PUBLISHED) == 55
+    assert len({param.values[0] for param in PUBLISHED}) == 35
 
 
 @pytest.mark.parametrize(("name", "row"), PUBLISHED)
@@ -56,6 +57,15 @@ def test_published_counts(name, row):
 )
 def test_expansion_4(name, params, gmacs):
     model = models.build(name, num_classes=400, expansion=4)
+    assert cost.count_parameters(model) == params
+    assert cost.count_macs(model, (16, 224, 224)) / 1e9 == pytest.approx(gmacs, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("name", "params", "gmacs"), [("resnext3d_50", 26_685_264, 29.578), ("resnext3d_101", 48_340_816, 38.040)]
+)
+def test_resnext(name, params, gmacs):
+    model = models.build(name, num_classes=400)
     assert cost.count_parameters(model) == params
     assert cost.count_macs(model, (16, 224, 224)) / 1e9 == pytest.approx(gmacs, abs=1e-3)
 

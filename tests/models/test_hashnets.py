@@ -18,6 +18,8 @@ NETWORKS = [
     ("srtg_r3d_34", "srtg_r3d_34"),
     ("srtg_r2plus1d_50", "srtg_r2plus1d_50"),
     ("x3d_s", "x3d_s"),
+    pytest.param("i3d", "i3d_piergiaj", marks=pytest.mark.slow),  # a minute of compilation between them
+    pytest.param("mfnet", "mfnet3d", marks=pytest.mark.slow),
 ]
 
 
@@ -55,12 +57,15 @@ def test_logits_and_stages_equal_the_authors(name, file, golden, fill, hashed_ar
         np.testing.assert_allclose(statistics[block], stored, rtol=1e-4, err_msg=block)
 
 
+_FILES = {"wide_r3d_50": "wide_r3d50_2", "i3d": "i3d_piergiaj", "mfnet": "mfnet3d"}
+
+
 @pytest.mark.data
 @pytest.mark.parametrize(
     ("name", "file"),
-    [(name, {"wide_r3d_50": "wide_r3d50_2"}.get(name, name)) for name in
+    [(name, _FILES.get(name, name)) for name in
      ("r3d_18", "r3d_34", "r3d_50", "r3d_101", "r2plus1d_34", "r2plus1d_50", "wide_r3d_50",
-      "srtg_r3d_34", "srtg_r3d_50", "srtg_r2plus1d_50", "x3d_s", "x3d_l")],
+      "srtg_r3d_34", "srtg_r3d_50", "srtg_r2plus1d_50", "x3d_s", "x3d_l", "i3d", "mfnet")],
 )  # fmt: skip
 def test_torch_keys_and_shapes_are_the_authors(name, file, golden, shapes_of):
     expected = {key: tuple(shape) for key, shape in golden("statedict_keys")[file].items()}

@@ -31,7 +31,7 @@ SLOW = {
     "r3d_50", "r2plus1d_18", "r2plus1d_50", "wide_r3d_50", "resnet3d_18_hara", "resnet3d_50_hara", "r2plus1d_18_hara",
     "wide_resnet3d_50_hara", "srtg_r3d_18", "srtg_r2plus1d_50", "srtg_wide_r3d_50", "srtg_resnet3d_18_hara",
     "srtg_resnet3d_50_hara", "srtg_r2plus1d_18_hara", "srtg_r2plus1d_50_hara", "srtg_wide_resnet3d_50_hara",
-    "srtg_x3d_xs",
+    "srtg_x3d_xs", "resnext3d_50", "srtg_resnext3d_50", "srtg_mfnet",
 }  # fmt: skip
 
 
