@@ -12,7 +12,9 @@ import numpy as np
 
 from jaxvid import models
 from jaxvid.models.cost import variable_shapes
+from jaxvid.models.csn import CSN
 from jaxvid.models.resnet import ResNet3D
+from jaxvid.models.slowfast import SlowFast
 from jaxvid.models.torch_names import torch_key
 
 _TORCH_CELLS = ("lstm", "gru", "rnn")
@@ -24,17 +26,18 @@ def convert_state_dict(
 ) -> dict[str, Any]:
     """Turns a torch state dict into the variables of the network of that name.
 
-    An X3D follows the names of pytorchvideo, a network named after Hara those of Hara's code, the others those of the
-    SRTG authors' code; an SRTG's cell is found under ``sar.lstm`` (``sar.gru``, ``sar.rnn``). A leading ``module.`` (of
-    ``DataParallel``) is dropped and ``num_batches_tracked`` is ignored. Every other array is used exactly once.
+    An X3D, a SlowFast and an ir-CSN follow the names of pytorchvideo, an ip-CSN those of its authors' code, a network
+    named after Hara those of Hara's code, the others those of the SRTG authors' code; an SRTG's cell is found under
+    ``sar.lstm`` (``sar.gru``, ``sar.rnn``). A leading ``module.`` (of ``DataParallel``) is dropped and
+    ``num_batches_tracked`` is ignored. Every other array is used exactly once.
 
     Args:
       name: a name of :data:`jaxvid.models.MODELS`.
       arrays: ``{torch key: array}``; convolutions ``[O I T H W]``, matrices ``[O I]``.
       num_classes: what the classifier must have; ``None`` takes what it has.
-      **options: those of :func:`jaxvid.models.build` that change shapes. A ResNet's ``width``, and of an SRTG ``cell``
-        and ``num_layers``, are read from the arrays where they are not given; ``expansion``, ``placement`` and the
-        width of an X3D, which rounding hides, are not.
+      **options: those of :func:`jaxvid.models.build` that change shapes. ``width``, ``fusion_frames`` of a SlowFast,
+        and of an SRTG ``cell`` and ``num_layers``, are read from the arrays where they are not given; ``expansion``,
+        ``placement`` and the width of an X3D, which rounding hides, are not.
 
     Returns:
       ``{"params": ..., "batch_stats": ...}``, NumPy arrays in float32.
@@ -91,7 +94,11 @@ def _num_classes(given: Mapping[str, np.ndarray], classifier: str, num_classes: 
 
 def _inferred_options(name: str, model: nn.Module, given: Mapping[str, np.ndarray]) -> dict[str, Any]:
     """The options that the arrays tell; what they do not tell stays as it is, and their misfit is reported later."""
-    found = _inferred_width(name, model, given) if isinstance(model, ResNet3D) else {}
+    found = _inferred_width(name, model, given)
+    if isinstance(model, SlowFast):
+        fusion = given.get(torch_key(name, model, ("params", "stage1", "fusion", "conv", "kernel")), np.empty(0))
+        if fusion.ndim == 5:
+            found["fusion_frames"] = fusion.shape[2]
     recurrent = {key.partition(".sar.")[2] for key in given if ".sar." in key}
     if name.startswith("srtg_") and recurrent:
         cells = {key.partition(".")[0] for key in recurrent}
@@ -103,10 +110,14 @@ def _inferred_options(name: str, model: nn.Module, given: Mapping[str, np.ndarra
     return found
 
 
-def _inferred_width(name: str, model: ResNet3D, given: Mapping[str, np.ndarray]) -> dict[str, Any]:
+def _inferred_width(name: str, model: nn.Module, given: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    if not isinstance(model, (ResNet3D, SlowFast, CSN)):
+        return {}
+    norm = ("stem", "slow", "norm") if isinstance(model, SlowFast) else ("stem", "norm")
     # By the majority of the stem's four vectors, so that a damaged one is named beside the shape it should have.
-    stem = [torch_key(name, model, ("params", "stem", "norm", leaf)) for leaf in ("scale", "bias", "mean", "var")]
-    widths = Counter(given[key].size / model.widen for key in stem if key in given)
+    stem = [torch_key(name, model, ("params", *norm, leaf)) for leaf in ("scale", "bias", "mean", "var")]
+    widen = model.widen if isinstance(model, ResNet3D) else 1
+    widths = Counter(given[key].size / widen for key in stem if key in given)
     if widths:
         width = widths.most_common(1)[0][0]
         if width >= 1 and width.is_integer():

@@ -1,0 +1,44 @@
+"""What torch calls the arrays inside of one layer, whichever code names the layers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from jaxvid.models.options import SRTGOptions
+
+LEAVES: Mapping[str, str] = MappingProxyType(
+    {
+        "kernel": "weight",
+        "scale": "weight",
+        "bias": "bias",
+        "mean": "running_mean",
+        "var": "running_var",
+    }
+)
+"""Convolutions, matrices and BatchNorms."""
+
+_RECURRENT_LEAVES: Mapping[str, str] = MappingProxyType(
+    {
+        "input_kernel": "weight_ih",
+        "recurrent_kernel": "weight_hh",
+        "input_bias": "bias_ih",
+        "recurrent_bias": "bias_hh",
+    }
+)
+
+
+def recurrent_name(srtg: SRTGOptions | None, leaf: str) -> str:
+    """The name of one array of an SRTG's cell.
+
+    >>> recurrent_name(SRTGOptions(), "input_kernel_0")
+    'lstm.weight_ih_l0'
+
+    Raises:
+      ValueError: torch does not have this cell.
+    """
+    cell = srtg.cell if srtg else ""
+    kind, layer = leaf.rsplit("_", 1)
+    if kind not in _RECURRENT_LEAVES:
+        raise ValueError(f"cell must be lstm, gru or rnn, the cells that torch has, received cell={cell!r}.")
+    return f"{cell}.{_RECURRENT_LEAVES[kind]}_l{layer}"
