@@ -16,7 +16,7 @@ from typing import Any
 
 import flax.linen as nn
 
-from jaxvid.models import i3d, mfnet, variants, x3d
+from jaxvid.models import csn, i3d, mfnet, slowfast, variants, x3d
 from jaxvid.models.options import closest
 
 __all__ = ["MODELS", "SOURCES", "build"]
@@ -26,6 +26,8 @@ _FAMILIES = (
     x3d,
     i3d,
     mfnet,
+    slowfast,
+    csn,
 )
 
 MODELS: Mapping[str, Callable[..., nn.Module]] = MappingProxyType(

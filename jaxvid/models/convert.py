@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import flax.linen as nn
@@ -13,9 +15,11 @@ import numpy as np
 
 from jaxvid import models
 from jaxvid.models.cost import variable_shapes
+from jaxvid.models.csn import CSN
 from jaxvid.models.i3d import I3D
 from jaxvid.models.resnet import ResNet3D
 from jaxvid.models.schemes import Scheme
+from jaxvid.models.slowfast import SlowFast
 from jaxvid.models.torch_names import schemes_of, torch_key
 
 __all__ = ["Converted", "convert", "convert_state_dict", "torch_key"]
@@ -23,6 +27,16 @@ __all__ = ["Converted", "convert", "convert_state_dict", "torch_key"]
 _TORCH_CELLS = ("lstm", "gru", "rnn")
 _CLASSIFIER = ("params", "head", "classifier", "kernel")
 _LISTED = 20
+_FULL_WIDTH = 64
+_STEM_NORMS: Mapping[type[nn.Module], tuple[str, ...]] = MappingProxyType(
+    {
+        ResNet3D: ("stem", "norm"),
+        I3D: ("stem", "norm"),
+        CSN: ("stem", "norm"),
+        SlowFast: ("stem", "slow", "norm"),
+    }
+)
+"""Where the networks whose width can be read from their arrays have the stem's BatchNorm."""
 
 
 @dataclass(frozen=True)
@@ -65,10 +79,9 @@ def convert(
     """Turns the arrays of another code into the variables of the network of that name.
 
     Of the codes that have published such a network (:data:`jaxvid.models.torch_names.SCHEMES`) the one whose names
-    explain most of the arrays is taken: an X3D has pytorchvideo's, an I3D piergiaj's or TensorFlow Hub's, an MF-Net its
-    authors', a ResNeXt and a network named after Hara those of Hara's code, the others those of the SRTG authors'; an
-    SRTG's cell is found under ``sar.lstm`` (``sar.gru``, ``sar.rnn``). A leading ``module.`` (of ``DataParallel``) is
-    dropped and ``num_batches_tracked`` is ignored. Every other array is used exactly once.
+    explain most of the arrays is taken. An SRTG's cell is found under ``sar.lstm`` (``sar.gru``, ``sar.rnn``). A leading
+    ``module.`` (of ``DataParallel``) is dropped and ``num_batches_tracked`` is ignored. Every other array is used
+    exactly once.
 
     Args:
       name: a name of :data:`jaxvid.models.MODELS`.
@@ -79,9 +92,9 @@ def convert(
         0.
       inflate: a 2-D kernel becomes a 3-D one: it is repeated along time and divided by the number of its frames, so
         that a video of equal frames gives what the image gave (Carreira and Zisserman 2017, section 2.4).
-      **options: those of :func:`jaxvid.models.build` that change shapes. The ``width`` of a ResNet or an I3D, and of an
-        SRTG ``cell`` and ``num_layers``, are read from the arrays where they are not given; ``expansion``,
-        ``placement`` and the width of an X3D or an MF-Net, which rounding hides, are not.
+      **options: those of :func:`jaxvid.models.build` that change shapes. What is not given is read from the arrays:
+        ``width`` (but for the networks whose numbers of channels are rounded), ``fusion_frames`` of a SlowFast, and of
+        an SRTG ``cell`` and ``num_layers``; ``expansion`` and ``placement`` are not.
 
     Returns:
       A :class:`Converted`.
@@ -193,6 +206,10 @@ def _num_classes(given: Mapping[str, Any], scheme: Scheme, classifier: str) -> i
 def _inferred_options(name: str, model: nn.Module, scheme: Scheme, given: Mapping[str, Any]) -> dict[str, Any]:
     """The options that the arrays tell; what they do not tell stays as it is, and their misfit is reported later."""
     found = _inferred_width(name, model, scheme, given)
+    if isinstance(model, SlowFast):
+        fusion = given.get(scheme.key(name, model, ("params", "stage1", "fusion", "conv", "kernel")))
+        if fusion is not None and len(fusion.shape) == 5:
+            found["fusion_frames"] = fusion.shape[2]
     recurrent = {key.partition(".sar.")[2] for key in given if ".sar." in key}
     if name.startswith("srtg_") and recurrent:
         cells = {key.partition(".")[0] for key in recurrent}
@@ -205,14 +222,18 @@ def _inferred_options(name: str, model: nn.Module, scheme: Scheme, given: Mappin
 
 
 def _inferred_width(name: str, model: nn.Module, scheme: Scheme, given: Mapping[str, Any]) -> dict[str, Any]:
-    if not isinstance(model, (ResNet3D, I3D)):
+    """The width by the stem's channels, where the network has as many times ``width`` as they are."""
+    norm = _STEM_NORMS.get(type(model))
+    if norm is None:
         return {}
+    own = _variables(model)
     # By the majority of the stem's four vectors, so that a damaged one is named beside the shape it should have.
-    widen = model.widen if isinstance(model, ResNet3D) else 1
-    stem = [("params", "stem", "norm", leaf) for leaf in ("scale", "bias")]
-    stem += [("batch_stats", "stem", "norm", leaf) for leaf in ("mean", "var")]
-    keys = [scheme.key(name, model, path) for path in stem]
-    widths = Counter(given[key].size / widen for key in keys if key in given)
+    stem = [path for path in own if path[1:-1] == norm]
+    widths = Counter(
+        _FULL_WIDTH * given[key].size / math.prod(own[path])
+        for path in stem
+        if (key := scheme.key(name, model, path)) in given
+    )
     if widths:
         width = widths.most_common(1)[0][0]
         if width >= 1 and width.is_integer():

@@ -12,7 +12,10 @@ THESIS = "Stergiou, thesis 2022, tables 4.2 and 6.2"
 THESIS_MT = "Stergiou, thesis 2022, tables 5.5 and 6.2"
 THESIS_CR = "Stergiou, thesis 2022, table 6.4"
 MDPI = "Class Regularization (Stergiou et al. 2020), table 2"
+THESIS_K400 = "Stergiou, thesis 2022, table 5.1"
 ZOO = "PySlowFast, model zoo"
+ZOO_PTV = "PySlowFast, model zoo of pytorchvideo's networks"
+ZOO_VMZ = "VMZ, model zoo"
 CFP = "Class Feature Pyramids (Stergiou et al. 2019), table 1"
 
 
@@ -43,12 +46,25 @@ CLIPS: Mapping[str, Size3] = MappingProxyType(
         "x3d_m": (16, 224, 224),
         "x3d_l": (16, 312, 312),
         "x3d_xl": (16, 312, 312),
+        # The fast pathway's frames; for CSN the clips of the published weights.
+        "slowfast_r50_4x16": (32, 224, 224),
+        "slowfast_r50_8x8": (32, 224, 224),
+        "slowfast_r101_8x8": (32, 224, 224),
+        "slowfast_r101_16x8": (64, 224, 224),
+        "ip_csn_50": (32, 224, 224),
+        "ip_csn_101": (32, 224, 224),
+        "ip_csn_152": (32, 224, 224),
+        "ir_csn_50": (32, 224, 224),
+        "ir_csn_101": (32, 224, 224),
+        "ir_csn_152": (32, 224, 224),
     }
 )
 """The clips of networks whose papers define them by one; those with SRTG have the same."""
 
 _DOUBLE = "GFLOPs are twice the multiply-adds"
 _MULTIPLY_ADDS = "GFLOPs are multiply-adds"
+_AT_TEST = "GFLOPs are multiply-adds at 32x256x256"
+_WITHOUT_BN = "parameters are without those of BN"
 _NOT_MET = "GFLOPs not reproduced by any way of counting"
 
 PRINTED: Mapping[str, Printed] = MappingProxyType(
@@ -100,6 +116,22 @@ PRINTED: Mapping[str, Printed] = MappingProxyType(
         "x3d_m": Printed("3.8", "4.73", ZOO, f"{_MULTIPLY_ADDS} (thesis: 6.2, at 16x256x256)"),
         "x3d_l": Printed("6.2", "18.37", ZOO, f"{_MULTIPLY_ADDS} (thesis: 24.8, at 16x356x356)"),
         "x3d_xl": Printed("11.0", "48.4", THESIS_MT, "GFLOPs are multiply-adds at 16x356x356"),
+        "slowfast_r50_4x16": Printed("34.48", None, ZOO_PTV),
+        "slowfast_r50_8x8": Printed("34.57", "65.71", ZOO_PTV, _AT_TEST),
+        "slowfast_r101_8x8": Printed(
+            "62.83", "127.20", ZOO_PTV, f"{_AT_TEST}; parameters are those with fusion_frames=5, ours has 7"
+        ),
+        "slowfast_r101_16x8": Printed(
+            "53.7", "213.0", THESIS, "GFLOPs are multiply-adds at 64x256x256 (table 6.2: 65.7, slowfast_r50_8x8's)"
+        ),
+        "ip_csn_101": Printed(
+            "24.5", "63.6", THESIS, f"{_MULTIPLY_ADDS} (table 5.1: 83.0, at 32x256x256); {_WITHOUT_BN}"
+        ),
+        "ip_csn_152": Printed("32.8", "108.8", THESIS_K400, f"{_AT_TEST}; {_WITHOUT_BN}"),
+        "ir_csn_101": Printed(
+            "22.1", "63.6", THESIS, f"{_WITHOUT_BN}; GFLOPs are near the multiply-adds of ip_csn_101"
+        ),
+        "ir_csn_152": Printed("29.6", "96.7", ZOO_VMZ, f"{_AT_TEST}; {_WITHOUT_BN}"),
     }
 )
 """Name -> what the papers print. Parameters that need no remark agree with ours to the printed digits."""
@@ -173,6 +205,26 @@ _COUNTED = {
     "srtg_x3d_m": (9_800_418, 4_827_872_768),
     "srtg_x3d_l": (19_195_944, 18_574_885_856),
     "srtg_x3d_xl": (38_357_280, 36_271_639_776),
+    "slowfast_r50_4x16": (34_480_216, 27_638_665_216),
+    "slowfast_r50_8x8": (34_566_488, 50_308_583_424),
+    "slowfast_r101_8x8": (62_913_240, 96_711_348_224),
+    "slowfast_r101_16x8": (53_774_808, 163_094_597_632),
+    "srtg_slowfast_r50_4x16": (361_694_808, 29_087_272_960),
+    "srtg_slowfast_r50_8x8": (361_781_080, 53_044_842_496),
+    "srtg_slowfast_r101_8x8": (680_110_296, 101_871_915_008),
+    "srtg_slowfast_r101_16x8": (670_971_864, 173_415_731_200),
+    "ip_csn_50": (14_396_176, 47_652_063_232),
+    "ip_csn_101": (24_601_616, 63_558_658_048),
+    "ip_csn_152": (33_016_592, 83_294_685_184),
+    "ir_csn_50": (13_131_152, 42_308_519_936),
+    "ir_csn_101": (22_213_776, 56_468_187_136),
+    "ir_csn_152": (29_703_568, 74_046_244_864),
+    "srtg_ip_csn_50": (336_550_672, 49_631_774_720),
+    "srtg_ip_csn_101": (632_247_312, 67_820_070_912),
+    "srtg_ip_csn_152": (875_789_072, 89_569_363_968),
+    "srtg_ir_csn_50": (335_285_648, 44_288_231_424),
+    "srtg_ir_csn_101": (629_859_472, 60_729_600_000),
+    "srtg_ir_csn_152": (872_476_048, 80_320_923_648),
 }
 COUNTED: Mapping[str, tuple[int, int]] = MappingProxyType(_COUNTED)
 """Name -> (parameters, multiply-adds) as :func:`jaxvid.models.cards.count` gives them; a test counts them afresh."""

@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import flax.linen as nn
 import jax
@@ -25,9 +25,14 @@ from jaxvid.ops.soft_pooling import softpool
 if TYPE_CHECKING:
     from jaxvid.types import Size3
 
+T = TypeVar("T")
 
-def named_output(module: nn.Module, x: Array) -> Array:
-    """Makes ``x`` differentiable by the module's name, and leaves no trace in freshly initialised variables."""
+
+def named_output(module: nn.Module, x: T) -> T:
+    """Makes ``x``, an array or several, differentiable by the module's name.
+
+    It leaves no trace in freshly initialised variables.
+    """
     return x if module.is_initializing() else module.perturb("output", x)
 
 

@@ -9,40 +9,16 @@ from typing import TypeAlias
 
 import flax.linen as nn
 
-from jaxvid.models import names_mfnet, names_piergiaj, names_tfhub
+from jaxvid.models import names_mfnet, names_piergiaj, names_pyslowfast, names_pytorchvideo, names_tfhub, names_vmz
+from jaxvid.models.csn import CSN
 from jaxvid.models.i3d import I3D
 from jaxvid.models.mfnet import MFNet
 from jaxvid.models.resnet import ResNet3D
 from jaxvid.models.schemes import TORCH_LEAVES, Scheme, recurrent_key
+from jaxvid.models.slowfast import SlowFast
 from jaxvid.models.x3d import X3D
 
 _SHORTCUT: Mapping[str, str] = MappingProxyType({"shortcut_conv": "downsample.0", "shortcut_norm": "downsample.1"})
-_X3D_BLOCK: Mapping[str, str] = MappingProxyType(
-    {
-        "conv1": "branch2.conv_a",
-        "norm1": "branch2.norm_a",
-        "conv2": "branch2.conv_b",
-        "norm2": "branch2.norm_b.0",
-        "squeeze/reduce": "branch2.norm_b.1.block.0",
-        "squeeze/expand": "branch2.norm_b.1.block.2",
-        "conv3": "branch2.conv_c",
-        "norm3": "branch2.norm_c",
-        "shortcut_conv": "branch1_conv",
-        "shortcut_norm": "branch1_norm",
-    }
-)
-_X3D_OTHER: Mapping[str, str] = MappingProxyType(
-    {
-        # The names say the opposite of what the two kernels are: `conv_t` is 1x3x3 and `conv_xy` is 5x1x1.
-        "stem/spatial": "0.conv.conv_t",
-        "stem/temporal": "0.conv.conv_xy",
-        "stem/norm": "0.norm",
-        "head/conv1": "5.pool.pre_conv",
-        "head/norm1": "5.pool.pre_norm",
-        "head/conv2": "5.pool.post_conv",
-        "head/classifier": "5.proj",
-    }
-)
 
 
 def schemes_of(name: str, model: nn.Module) -> tuple[Scheme, ...]:
@@ -131,17 +107,7 @@ def _hara_name(place: str, module: tuple[str, ...], model: ResNet3D) -> str:
     return f"{torch_kind}{number}{'_t' if model.factorised and not pointwise else ''}"
 
 
-def _x3d_key(name: str, model: X3D, path: tuple[str, ...]) -> str:
-    """The names of pytorchvideo: ``blocks.0`` is the stem, 1 to 4 are the stages, 5 is the head."""
-    del name  # all of them are named alike
-    block, module, leaf = path[1], path[2:-1], path[-1]
-    if not block.startswith("stage"):
-        return f"blocks.{_X3D_OTHER['/'.join((block, *module))]}.{TORCH_LEAVES[leaf]}"
-    prefix = f"blocks.{block.removeprefix('stage')}.res_blocks.{module[0].removeprefix('block')}"
-    if module[1] == "srtg":
-        return f"{prefix}.sar.{recurrent_key(model.srtg, leaf)}"
-    return f"{prefix}.{_X3D_BLOCK['/'.join(module[1:])]}.{TORCH_LEAVES[leaf]}"
-
+_FACEBOOK = (Scheme("pytorchvideo", names_pytorchvideo.key), Scheme("PySlowFast", names_pyslowfast.key))
 
 SCHEMES: Mapping[type[nn.Module], tuple[Scheme, ...]] = MappingProxyType(
     {
@@ -149,7 +115,9 @@ SCHEMES: Mapping[type[nn.Module], tuple[Scheme, ...]] = MappingProxyType(
             Scheme("the SRTG authors", partial(_resnet_key, _srtg_name)),
             Scheme("Hara", partial(_resnet_key, _hara_name), names=("_hara", "resnext3d_")),
         ),
-        X3D: (Scheme("pytorchvideo", _x3d_key),),
+        X3D: _FACEBOOK,
+        SlowFast: _FACEBOOK,
+        CSN: (*_FACEBOOK, Scheme("VMZ", names_vmz.key, names=("ip_csn_",))),
         I3D: (
             Scheme("piergiaj", names_piergiaj.key),
             Scheme("TensorFlow Hub", names_tfhub.key, layout="flax", defaults={"scale": 1.0}),

@@ -102,7 +102,7 @@ class Block(nn.Module):
     """``1x1x1, BN, ReLU, depthwise 3x3x3, BN, squeeze-and-excitation, Swish, 1x1x1, BN``, the shortcut added, ReLU.
 
     The shortcut is a strided 1x1x1 convolution where the shape changes, with BN only where the number of channels
-    does: so the first block of stage 1 has one without BN.
+    does: so the first block of stage 1 has one without BN, unless ``shortcut_norm`` asks for it.
 
     Attributes:
       features: output channels.
@@ -112,6 +112,7 @@ class Block(nn.Module):
       conv: makes a dense convolution.
       depthwise: makes a depthwise convolution.
       norm: makes a normalisation.
+      shortcut_norm: whether every convolution of a shortcut has a BN.
       srtg: makes an SRTG from its name, or ``None``.
       placement: of SRTG, as in :class:`jaxvid.models.residual.ResidualBlock`; ``mid`` is behind Swish.
     """
@@ -123,6 +124,7 @@ class Block(nn.Module):
     conv: MakeModule
     depthwise: MakeModule
     norm: MakeModule
+    shortcut_norm: bool = False
     srtg: MakeModule | None = None
     placement: str = "final"
 
@@ -152,7 +154,8 @@ class Block(nn.Module):
         if self.stride == 1 and inputs == self.features:
             return x
         x = self.conv(self.features, (1, 1, 1), strides, (0, 0, 0), name="shortcut_conv")(x)
-        return x if inputs == self.features else self.norm(name="shortcut_norm")(x, not train)
+        normalised = self.shortcut_norm or inputs != self.features
+        return self.norm(name="shortcut_norm")(x, not train) if normalised else x
 
 
 class Head(nn.Module):
@@ -208,6 +211,7 @@ class X3D(nn.Module):
       remat: see :class:`jaxvid.models.stages.Stage`.
       window: see :class:`jaxvid.models.stages.Head`.
       zero_init: whether the last BN of every block starts at scale 0.
+      shortcut_norm: whether every convolution of a shortcut has a BN, in stage 1 too.
       srtg: SRTG in every block, or ``None``.
     """
 
@@ -220,6 +224,7 @@ class X3D(nn.Module):
     remat: bool = False
     window: Size3 | None = None
     zero_init: bool = True
+    shortcut_norm: bool = False
     srtg: SRTGOptions | None = None
 
     @nn.compact
@@ -243,7 +248,14 @@ class X3D(nn.Module):
         norm = make_norm(self.dtype)
         srtg, placement = make_srtg(self.srtg, self.dtype)
         block = functools.partial(
-            Block, zero_init=self.zero_init, conv=conv, depthwise=depthwise, norm=norm, srtg=srtg, placement=placement
+            Block,
+            zero_init=self.zero_init,
+            conv=conv,
+            depthwise=depthwise,
+            norm=norm,
+            shortcut_norm=self.shortcut_norm,
+            srtg=srtg,
+            placement=placement,
         )
         widths = [round_width(_BASE_WIDTH * self.width_factor * 2**stage) for stage in range(len(self.stage_sizes))]
         x = Stem(widths[0], conv, depthwise, norm, name="stem")(video.astype(self.dtype), train)
@@ -279,6 +291,7 @@ def build_x3d(
     width: int | None = None,
     width_factor: float | None = None,
     zero_init: bool = True,
+    shortcut_norm: bool = False,
     **common: Any,
 ) -> X3D:
     """Builds one network of the family.
@@ -291,6 +304,8 @@ def build_x3d(
         channels are rounded to multiples of 8, see :func:`round_width`.
       width_factor: as in the paper; ``None`` is the network's own, 2 or 2.9.
       zero_init: whether the last BN of every block starts at scale 0, so that the block starts as its shortcut.
+      shortcut_norm: whether every convolution of a shortcut has a BN, in stage 1 too: so it is in PySlowFast's code and
+        weights; pytorchvideo's have none where the number of channels stays.
       **common: the options of every network, see :func:`jaxvid.models.options.network_fields`. The paper trains with
         ``dropout=0.5``. ``conv`` is ``"auto"``, ``"direct"`` or ``"folded"`` for all convolutions, or one of
         :data:`DEPTHWISE_CONVS` for the depthwise ones, with ``"auto"`` for the others.
@@ -309,10 +324,11 @@ def build_x3d(
         width_factor = variant.width_factor * options.count("width", width) / _FULL_WIDTH
     elif width_factor is None:
         width_factor = variant.width_factor
-    own, convs = ("width", "width_factor", "zero_init"), (*options.CONVS, *DEPTHWISE_CONVS)
+    own, convs = ("width", "width_factor", "zero_init", "shortcut_norm"), (*options.CONVS, *DEPTHWISE_CONVS)
     return X3D(
         stage_sizes=variant.stage_sizes,
         width_factor=options.positive("width_factor", width_factor),
         zero_init=options.flag("zero_init", zero_init),
+        shortcut_norm=options.flag("shortcut_norm", shortcut_norm),
         **options.network_fields(name, own, num_classes, convs=convs, **common),
     )

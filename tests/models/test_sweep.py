@@ -32,6 +32,9 @@ SLOW = {
     "wide_resnet3d_50_hara", "srtg_r3d_18", "srtg_r2plus1d_50", "srtg_wide_r3d_50", "srtg_resnet3d_18_hara",
     "srtg_resnet3d_50_hara", "srtg_r2plus1d_18_hara", "srtg_r2plus1d_50_hara", "srtg_wide_resnet3d_50_hara",
     "srtg_x3d_xs", "resnext3d_50", "srtg_resnext3d_50", "srtg_mfnet",
+    "slowfast_r50_8x8", "slowfast_r101_8x8", "slowfast_r101_16x8", "srtg_slowfast_r50_4x16",
+    "srtg_slowfast_r50_8x8", "srtg_slowfast_r101_8x8", "srtg_slowfast_r101_16x8", "ir_csn_50", "srtg_ip_csn_50",
+    "srtg_ir_csn_50",
 }  # fmt: skip
 
 
@@ -46,7 +49,7 @@ def test_the_slow_ones_exist():
     assert set(NETWORKS.values()) > SLOW
 
 
-DEEP = ("_101", "_152", "_200", "x3d_l", "x3d_xl")
+DEEP = ("_101", "_152", "_200", "_r101", "x3d_l", "x3d_xl")
 
 
 # A device that has no Pallas kernel refuses even to be traced.
@@ -74,7 +77,7 @@ def _named(name, conv):
 )
 def test_every_name_gives_float32_logits(name, conv):
     model = models.build(name, NUM_CLASSES, width=4, conv=conv)
-    video = jax.ShapeDtypeStruct((3, 4, 32, 32, 3), jnp.float32)
+    video = jax.ShapeDtypeStruct((3, 8, 32, 32, 3), jnp.float32)
     apply = functools.partial(model.init_with_output, train=False)
     logits, variables = jax.eval_shape(apply, jax.random.key(0), video)
     assert (logits.shape, logits.dtype) == ((3, NUM_CLASSES), jnp.float32)
