@@ -36,6 +36,8 @@ class ModelConfig:
     conv: Literal["auto", "direct", "folded", "shifted", "pallas"] = (
         "auto"  # formulation of the 3-D convolution | shifted, pallas: of an X3D's depthwise ones, the others auto
     )
+    remat: bool = False  # compute activations inside of blocks again in the backward pass: less memory, more time
+    options: tuple[str, ...] = ()  # "name=value" of this network's own builder, as ("pool=soft", "expansion=4")
     srtg: SRTGConfig = field(default_factory=SRTGConfig)
 
 

@@ -79,9 +79,9 @@ def convert(
     """Turns the arrays of another code into the variables of the network of that name.
 
     Of the codes that have published such a network (:data:`jaxvid.models.torch_names.SCHEMES`) the one whose names
-    explain most of the arrays is taken. An SRTG's cell is found under ``sar.lstm`` (``sar.gru``, ``sar.rnn``). A leading
-    ``module.`` (of ``DataParallel``) is dropped and ``num_batches_tracked`` is ignored. Every other array is used
-    exactly once.
+    explain most of the arrays is taken. An SRTG's cell is found under ``sar.lstm`` (``sar.gru``, ``sar.rnn``). A
+    leading ``module.`` (of ``DataParallel``) is dropped and ``num_batches_tracked`` is ignored. Every other array is
+    used exactly once.
 
     Args:
       name: a name of :data:`jaxvid.models.MODELS`.
@@ -205,7 +205,7 @@ def _num_classes(given: Mapping[str, Any], scheme: Scheme, classifier: str) -> i
 
 def _inferred_options(name: str, model: nn.Module, scheme: Scheme, given: Mapping[str, Any]) -> dict[str, Any]:
     """The options that the arrays tell; what they do not tell stays as it is, and their misfit is reported later."""
-    found = _inferred_width(name, model, scheme, given)
+    found = dict(scheme.options) | _inferred_width(name, model, scheme, given)
     if isinstance(model, SlowFast):
         fusion = given.get(scheme.key(name, model, ("params", "stage1", "fusion", "conv", "kernel")))
         if fusion is not None and len(fusion.shape) == 5:

@@ -46,6 +46,7 @@ class Scheme:
       layout: ``"torch"`` puts the output channels first, ``"flax"`` has our order. In both, leading axes of length 1
         may be there or not: a 2-D kernel is a 3-D one of one frame, a matrix a 1x1x1 kernel.
       names: parts of the names of the networks that are this code's alone; none: all those that are no other's.
+      options: of :func:`jaxvid.models.build`, where the code's network differs from the paper's.
       defaults: our names of arrays that the code may leave out, and the number that they are then full of.
     """
 
@@ -53,6 +54,7 @@ class Scheme:
     key: Callable[[str, Any, tuple[str, ...]], str]
     layout: Literal["torch", "flax"] = "torch"
     names: tuple[str, ...] = ()
+    options: Mapping[str, Any] = field(default_factory=dict)
     defaults: Mapping[str, float] = field(default_factory=dict)
 
     def num_outputs(self, shape: tuple[int, ...]) -> int:

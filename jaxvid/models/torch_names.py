@@ -115,9 +115,12 @@ SCHEMES: Mapping[type[nn.Module], tuple[Scheme, ...]] = MappingProxyType(
             Scheme("the SRTG authors", partial(_resnet_key, _srtg_name)),
             Scheme("Hara", partial(_resnet_key, _hara_name), names=("_hara", "resnext3d_")),
         ),
-        X3D: _FACEBOOK,
+        X3D: (
+            Scheme("pytorchvideo", names_pytorchvideo.key),
+            Scheme("PySlowFast", names_pyslowfast.key, options={"shortcut_norm": True}),
+        ),
         SlowFast: _FACEBOOK,
-        CSN: (*_FACEBOOK, Scheme("VMZ", names_vmz.key, names=("ip_csn_",))),
+        CSN: (*_FACEBOOK, Scheme("VMZ", names_vmz.key), Scheme("VMZ", names_vmz.key, names=("ip_csn_",))),
         I3D: (
             Scheme("piergiaj", names_piergiaj.key),
             Scheme("TensorFlow Hub", names_tfhub.key, layout="flax", defaults={"scale": 1.0}),

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from typing import Any
 
 import flax.linen as nn
 
 from jaxvid import data, models
 from jaxvid.config import Config
+from jaxvid.config.schema import ModelConfig
 from jaxvid.data.pipeline import EvalClips, TrainClips
 from jaxvid.data.records import VideoDataset
 from jaxvid.ops.choices import require_choice
@@ -43,14 +45,35 @@ def build_model(config: Config, num_classes: int) -> nn.Module:
     """The configured network with ``num_classes`` outputs."""
     model = config.model
     options: dict[str, Any] = {
-        "width": model.width,
         "dropout": model.dropout,
         "dtype": model.dtype,
         "conv": model.conv,
+        "remat": model.remat,
+        **own_options(model.options),
     }
+    if model.width != ModelConfig.width:  # each network's own, which an option may set in another way
+        options["width"] = model.width
     if model.name.startswith("srtg_"):
         options |= dataclasses.asdict(model.srtg)
     return models.build(model.name, num_classes, **options)
+
+
+def own_options(options: tuple[str, ...]) -> dict[str, Any]:
+    """The options of ``model.options``; a value is what JSON says, and a text where it says nothing.
+
+    >>> own_options(("pool=soft", "expansion=4", "zero_init=false", "window=[1, 8, 8]"))
+    {'pool': 'soft', 'expansion': 4, 'zero_init': False, 'window': [1, 8, 8]}
+    """
+    found: dict[str, Any] = {}
+    for option in options:
+        name, equals, value = option.partition("=")
+        if not equals or not name.isidentifier() or name in found:
+            raise ValueError(f"model.options must hold each option once, as name=value, received {option!r}.")
+        try:
+            found[name] = json.loads(value)
+        except ValueError:
+            found[name] = value
+    return found
 
 
 def train_clips(config: Config, class_names: tuple[str, ...]) -> TrainClips:

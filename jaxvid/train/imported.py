@@ -112,7 +112,10 @@ def _config(name: str, converted: Converted, clip: Preprocessing) -> Config:
     srtg_fields = {field.name for field in dataclasses.fields(base.model.srtg)}
     told = converted.options
     srtg = dataclasses.replace(base.model.srtg, **{key: told[key] for key in told if key in srtg_fields})
-    model = {key: value for key, value in told.items() if key not in srtg_fields}
+    model_fields = {field.name for field in dataclasses.fields(base.model)}
+    model = {key: told[key] for key in told if key in model_fields}
+    own = {key: told[key] for key in told if key not in srtg_fields | model_fields}
+    options = tuple(f"{key}={json.dumps(value)}" for key, value in own.items())
     data = dataclasses.replace(
         base.data,
         name="folder",
@@ -126,7 +129,7 @@ def _config(name: str, converted: Converted, clip: Preprocessing) -> Config:
     )
     config = dataclasses.replace(
         base,
-        model=dataclasses.replace(base.model, name=name, srtg=srtg, **model),
+        model=dataclasses.replace(base.model, name=name, options=options, srtg=srtg, **model),
         data=data,
         eval=dataclasses.replace(base.eval, short_side=clip.short_side, crop_size=clip.crop_size, batch_size=1),
     )
