@@ -16,7 +16,7 @@ from typing import Any
 
 import flax.linen as nn
 
-from jaxvid.models import variants, x3d
+from jaxvid.models import tam, tsm, variants, x3d
 from jaxvid.models.options import closest
 
 __all__ = ["MODELS", "SOURCES", "build"]
@@ -24,6 +24,8 @@ __all__ = ["MODELS", "SOURCES", "build"]
 _FAMILIES = (
     variants,
     x3d,
+    tsm,
+    tam,
 )
 
 MODELS: Mapping[str, Callable[..., nn.Module]] = MappingProxyType(

@@ -12,6 +12,8 @@ import numpy as np
 
 from jaxvid import models
 from jaxvid.models.cost import variable_shapes
+from jaxvid.models.frame_resnet import FrameResNet
+from jaxvid.models.names_tsn import num_frames
 from jaxvid.models.resnet import ResNet3D
 from jaxvid.models.torch_names import torch_key
 
@@ -24,13 +26,15 @@ def convert_state_dict(
 ) -> dict[str, Any]:
     """Turns a torch state dict into the variables of the network of that name.
 
-    An X3D follows the names of pytorchvideo, a network named after Hara those of Hara's code, the others those of the
-    SRTG authors' code; an SRTG's cell is found under ``sar.lstm`` (``sar.gru``, ``sar.rnn``). A leading ``module.`` (of
+    An X3D follows the names of pytorchvideo, a network named after Hara those of Hara's code, one named after
+    torchvision those of torchvision, TSM and TAM those of their authors' codes, the others those of the SRTG authors'
+    code; an SRTG's cell is found under ``sar.lstm`` (``sar.gru``, ``sar.rnn``). A leading ``module.`` (of
     ``DataParallel``) is dropped and ``num_batches_tracked`` is ignored. Every other array is used exactly once.
 
     Args:
       name: a name of :data:`jaxvid.models.MODELS`.
-      arrays: ``{torch key: array}``; convolutions ``[O I T H W]``, matrices ``[O I]``.
+      arrays: ``{torch key: array}``; convolutions ``[O I T H W]``, also without axes of length 1 (a 2-D one is ``[O I H
+        W]``), matrices ``[O I]``. A TAM's number of frames is read from them.
       num_classes: what the classifier must have; ``None`` takes what it has.
       **options: those of :func:`jaxvid.models.build` that change shapes. A ResNet's ``width``, and of an SRTG ``cell``
         and ``num_layers``, are read from the arrays where they are not given; ``expansion``, ``placement`` and the
@@ -47,17 +51,19 @@ def convert_state_dict(
     model = models.build(name, 1, **options)
     num_classes = _num_classes(given, torch_key(name, model, ("params", "head", "classifier", "kernel")), num_classes)
     model = models.build(name, num_classes, **(_inferred_options(name, model, given) | options))
-    wanted: dict[tuple[str, ...], Any] = flax.traverse_util.flatten_dict(dict(variable_shapes(model)))
+    clip = (num_frames(given) or 16, 32, 32)
+    wanted: dict[tuple[str, ...], Any] = flax.traverse_util.flatten_dict(dict(variable_shapes(model, clip)))
     keys = {path: torch_key(name, model, path) for path in wanted if path[0] in ("params", "batch_stats")}
     _check_keys(name, keys.values(), given)
     converted, misfits = {}, []
     for path, key in keys.items():
-        array = _to_flax(given[key])
+        array = _to_flax(given[key], wanted[path].shape)
         if array.shape == wanted[path].shape:
             converted[path] = array
         else:
+            shape = wanted[path].shape
             misfits.append(
-                f"{key} {_to_torch_shape(wanted[path].shape)} (ours: {'/'.join(path[1:])} {wanted[path].shape}), "
+                f"{key} {_to_torch_shape(shape, given[key].ndim)} (ours: {'/'.join(path[1:])} {shape}), "
                 f"received {given[key].shape}"
             )
     if misfits:
@@ -91,7 +97,7 @@ def _num_classes(given: Mapping[str, np.ndarray], classifier: str, num_classes: 
 
 def _inferred_options(name: str, model: nn.Module, given: Mapping[str, np.ndarray]) -> dict[str, Any]:
     """The options that the arrays tell; what they do not tell stays as it is, and their misfit is reported later."""
-    found = _inferred_width(name, model, given) if isinstance(model, ResNet3D) else {}
+    found = _inferred_width(name, model, given) if isinstance(model, (ResNet3D, FrameResNet)) else {}
     recurrent = {key.partition(".sar.")[2] for key in given if ".sar." in key}
     if name.startswith("srtg_") and recurrent:
         cells = {key.partition(".")[0] for key in recurrent}
@@ -103,10 +109,10 @@ def _inferred_options(name: str, model: nn.Module, given: Mapping[str, np.ndarra
     return found
 
 
-def _inferred_width(name: str, model: ResNet3D, given: Mapping[str, np.ndarray]) -> dict[str, Any]:
+def _inferred_width(name: str, model: ResNet3D | FrameResNet, given: Mapping[str, np.ndarray]) -> dict[str, Any]:
     # By the majority of the stem's four vectors, so that a damaged one is named beside the shape it should have.
     stem = [torch_key(name, model, ("params", "stem", "norm", leaf)) for leaf in ("scale", "bias", "mean", "var")]
-    widths = Counter(given[key].size / model.widen for key in stem if key in given)
+    widths = Counter(given[key].size / getattr(model, "widen", 1) for key in stem if key in given)
     if widths:
         width = widths.most_common(1)[0][0]
         if width >= 1 and width.is_integer():
@@ -134,11 +140,21 @@ def _listing(entries: list[str]) -> str:
     return "; ".join(entries[:_LISTED]) + more
 
 
-def _to_flax(array: np.ndarray) -> np.ndarray:
-    """``[O I T H W] -> [T H W I O]``, ``[O I] -> [I O]``, vectors as they are."""
-    order = (2, 3, 4, 1, 0) if array.ndim == 5 else tuple(reversed(range(array.ndim)))
-    return np.ascontiguousarray(array.transpose(order), np.float32)
+def _to_flax(array: np.ndarray, wanted: tuple[int, ...]) -> np.ndarray:
+    """``[O I T H W] -> [T H W I O]``, ``[O I] -> [I O]``, vectors as they are; taps of length 1 come and go."""
+    order = (*range(2, array.ndim), *reversed(range(min(2, array.ndim))))
+    array = np.ascontiguousarray(array.transpose(order), np.float32)
+    return array.reshape(wanted) if _taps(array.shape) == _taps(wanted) else array
 
 
-def _to_torch_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
-    return (shape[4], shape[3], *shape[:3]) if len(shape) == 5 else tuple(reversed(shape))
+def _taps(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """A layer's shape without the axes of length 1 of its kernel, such as the time of a 2-D convolution."""
+    return (*(length for length in shape[:-2] if length != 1), *shape[-2:])
+
+
+def _to_torch_shape(shape: tuple[int, ...], axes: int) -> tuple[int, ...]:
+    """The inverse of :func:`_to_flax` for an array of so many axes, as far as axes of length 1 can be left out."""
+    taps = list(shape[:-2])
+    while len(taps) + 2 > axes and 1 in taps:
+        taps.remove(1)
+    return (*reversed(shape[-2:]), *taps)

@@ -13,6 +13,7 @@ THESIS_MT = "Stergiou, thesis 2022, tables 5.5 and 6.2"
 THESIS_CR = "Stergiou, thesis 2022, table 6.4"
 MDPI = "Class Regularization (Stergiou et al. 2020), table 2"
 ZOO = "PySlowFast, model zoo"
+TORCHVISION = "torchvision's documentation of the weights"
 CFP = "Class Feature Pyramids (Stergiou et al. 2019), table 1"
 
 
@@ -43,6 +44,11 @@ CLIPS: Mapping[str, Size3] = MappingProxyType(
         "x3d_m": (16, 224, 224),
         "x3d_l": (16, 312, 312),
         "x3d_xl": (16, 312, 312),
+        "tam_r50": (16, 256, 256),
+        "tam_r101": (16, 256, 256),
+        "r3d_18_torchvision": (16, 112, 112),
+        "mc3_18_torchvision": (16, 112, 112),
+        "r2plus1d_18_torchvision": (16, 112, 112),
     }
 )
 """The clips of networks whose papers define them by one; those with SRTG have the same."""
@@ -83,6 +89,10 @@ PRINTED: Mapping[str, Printed] = MappingProxyType(
         "x3d_m": Printed("3.8", "4.73", ZOO, f"{_MULTIPLY_ADDS} (thesis: 6.2, at 16x256x256)"),
         "x3d_l": Printed("6.2", "18.37", ZOO, f"{_MULTIPLY_ADDS} (thesis: 24.8, at 16x356x356)"),
         "x3d_xl": Printed("11.0", "48.4", THESIS_MT, "GFLOPs are multiply-adds at 16x356x356"),
+        "r3d_18_torchvision": Printed("33.371472", "40.70", TORCHVISION, _MULTIPLY_ADDS),
+        "mc3_18_torchvision": Printed("11.695440", "43.34", TORCHVISION, _MULTIPLY_ADDS),
+        "tsm_r50": Printed("24.3", "65", THESIS_MT, _MULTIPLY_ADDS),
+        "tam_r50": Printed("25.6", "86", THESIS_MT, _MULTIPLY_ADDS),
     }
 )
 """Name -> what the papers print. Parameters that need no remark agree with ours to the printed digits."""
@@ -149,6 +159,24 @@ _COUNTED = {
     "srtg_x3d_m": (9_800_418, 4_827_872_768),
     "srtg_x3d_l": (19_195_944, 18_574_885_856),
     "srtg_x3d_xl": (38_357_280, 36_271_639_776),
+    "r3d_18_torchvision": (33_371_472, 40_696_553_472),
+    "mc3_18_torchvision": (11_695_440, 43_342_635_008),
+    "r2plus1d_18_torchvision": (31_505_325, 40_519_080_960),
+    "srtg_r3d_18_torchvision": (44_543_312, 40_728_010_752),
+    "srtg_mc3_18_torchvision": (22_867_280, 43_520_892_928),
+    "srtg_r2plus1d_18_torchvision": (42_677_165, 40_550_538_240),
+    "tsm_r18": (11_381_712, 29_017_186_304),
+    "tsm_r34": (21_489_872, 58_612_195_328),
+    "tsm_r50": (24_327_632, 65_394_999_296),
+    "tsm_r101": (43_319_760, 124_790_538_240),
+    "srtg_tsm_r18": (22_553_552, 29_195_444_224),
+    "srtg_tsm_r34": (41_669_840, 58_934_108_160),
+    "srtg_tsm_r50": (346_482_128, 70_545_604_608),
+    "srtg_tsm_r101": (650_965_456, 134_504_546_304),
+    "tam_r50": (25_597_744, 85_436_041_216),
+    "tam_r101": (45_717_584, 163_034_359_808),
+    "srtg_tam_r50": (347_752_240, 90_586_646_528),
+    "srtg_tam_r101": (653_363_280, 172_748_367_872),
 }
 COUNTED: Mapping[str, tuple[int, int]] = MappingProxyType(_COUNTED)
 """Name -> (parameters, multiply-adds) as :func:`jaxvid.models.cards.count` gives them; a test counts them afresh."""

@@ -7,27 +7,12 @@ from types import MappingProxyType
 
 import flax.linen as nn
 
-from jaxvid.models.options import SRTGOptions
+from jaxvid.models import names_torchvision, names_tsn
+from jaxvid.models.frame_resnet import FrameResNet
 from jaxvid.models.resnet import ResNet3D
+from jaxvid.models.torch_leaves import LEAVES, recurrent_name
 from jaxvid.models.x3d import X3D
 
-_LEAVES: Mapping[str, str] = MappingProxyType(
-    {
-        "kernel": "weight",
-        "scale": "weight",
-        "bias": "bias",
-        "mean": "running_mean",
-        "var": "running_var",
-    }
-)
-_RECURRENT_LEAVES: Mapping[str, str] = MappingProxyType(
-    {
-        "input_kernel": "weight_ih",
-        "recurrent_kernel": "weight_hh",
-        "input_bias": "bias_ih",
-        "recurrent_bias": "bias_hh",
-    }
-)
 _SHORTCUT: Mapping[str, str] = MappingProxyType({"shortcut_conv": "downsample.0", "shortcut_norm": "downsample.1"})
 _X3D_BLOCK: Mapping[str, str] = MappingProxyType(
     {
@@ -77,19 +62,23 @@ def torch_key(name: str, model: nn.Module, path: tuple[str, ...]) -> str:
     """
     if isinstance(model, X3D):
         return _x3d_key(model, path)
+    if isinstance(model, FrameResNet):
+        return names_tsn.key(name, model, path)
     if not isinstance(model, ResNet3D):
         raise TypeError(f"model must be a ResNet3D or an X3D, received {type(model).__name__}.")
+    if name.endswith("_torchvision"):
+        return names_torchvision.key(name, model, path)
     block, module, leaf = path[1], path[2:-1], path[-1]
     if block == "head":
-        return f"fc.{_LEAVES[leaf]}"
+        return f"fc.{LEAVES[leaf]}"
     rename = _hara_name if name.endswith("_hara") else _srtg_name
     if block == "stem":
-        return f"{rename('stem', module, model)}.{_LEAVES[leaf]}"
+        return f"{rename('stem', module, model)}.{LEAVES[leaf]}"
     prefix = f"layer{block.removeprefix('stage')}.{module[0].removeprefix('block')}"
     if module[1] == "srtg":
-        return f"{prefix}.sar.{_recurrent_name(model.srtg, leaf)}"
+        return f"{prefix}.sar.{recurrent_name(model.srtg, leaf)}"
     inner = _SHORTCUT.get(module[1]) or rename("block", module[1:], model)
-    return f"{prefix}.{inner}.{_LEAVES[leaf]}"
+    return f"{prefix}.{inner}.{LEAVES[leaf]}"
 
 
 def _srtg_name(place: str, module: tuple[str, ...], model: ResNet3D) -> str:
@@ -125,16 +114,8 @@ def _x3d_key(model: X3D, path: tuple[str, ...]) -> str:
     """The names of pytorchvideo: ``blocks.0`` is the stem, 1 to 4 are the stages, 5 is the head."""
     block, module, leaf = path[1], path[2:-1], path[-1]
     if not block.startswith("stage"):
-        return f"blocks.{_X3D_OTHER['/'.join((block, *module))]}.{_LEAVES[leaf]}"
+        return f"blocks.{_X3D_OTHER['/'.join((block, *module))]}.{LEAVES[leaf]}"
     prefix = f"blocks.{block.removeprefix('stage')}.res_blocks.{module[0].removeprefix('block')}"
     if module[1] == "srtg":
-        return f"{prefix}.sar.{_recurrent_name(model.srtg, leaf)}"
-    return f"{prefix}.{_X3D_BLOCK['/'.join(module[1:])]}.{_LEAVES[leaf]}"
-
-
-def _recurrent_name(srtg: SRTGOptions | None, leaf: str) -> str:
-    cell = srtg.cell if srtg else ""
-    kind, layer = leaf.rsplit("_", 1)
-    if kind not in _RECURRENT_LEAVES:
-        raise ValueError(f"cell must be lstm, gru or rnn, the cells that torch has, received cell={cell!r}.")
-    return f"{cell}.{_RECURRENT_LEAVES[kind]}_l{layer}"
+        return f"{prefix}.sar.{recurrent_name(model.srtg, leaf)}"
+    return f"{prefix}.{_X3D_BLOCK['/'.join(module[1:])]}.{LEAVES[leaf]}"
