@@ -39,10 +39,16 @@ def _range(key: str, shape: tuple[int, ...]) -> tuple[float, float]:
     return -bound, bound
 
 
-def torch_shapes(name: str, model) -> dict[str, tuple[int, ...]]:
-    """The torch state dict of a network: key -> shape, with the counters that torch's BatchNorm keeps."""
+CLIP = (16, 32, 32)  # only TAM has other parameters at another number of frames
+
+
+def torch_shapes(name: str, model, clip=CLIP) -> dict[str, tuple[int, ...]]:
+    """The torch state dict of a network: key -> shape, with the counters that torch's BatchNorm keeps.
+
+    A 2-D kernel has the axis of time here, which torch's has not.
+    """
     shapes = {}
-    for path, leaf in flax.traverse_util.flatten_dict(dict(cost.variable_shapes(model))).items():
+    for path, leaf in flax.traverse_util.flatten_dict(dict(cost.variable_shapes(model, clip))).items():
         key = convert.torch_key(name, model, path)
         shape = leaf.shape
         shapes[key] = (shape[4], shape[3], *shape[:3]) if len(shape) == 5 else tuple(reversed(shape))
@@ -63,10 +69,10 @@ def shapes_of():
 
 @pytest.fixture(scope="session")
 def hashed_arrays():
-    """``(name, model) -> torch state dict`` in which every tensor is hashed."""
+    """``(name, model, clip) -> torch state dict`` in which every tensor is hashed."""
 
-    def make(name: str, model) -> dict[str, np.ndarray]:
-        shapes = torch_shapes(name, model)
+    def make(name: str, model, clip=CLIP) -> dict[str, np.ndarray]:
+        shapes = torch_shapes(name, model, clip)
         return {
             key: hash_fill(position, shapes[key], *_range(key, shapes[key]))
             for position, key in enumerate(sorted(shapes))
@@ -90,7 +96,7 @@ def jit():
 
 @pytest.fixture(scope="session")
 def drawn():
-    """``model -> variables`` of every shape, drawn by NumPy: much faster than compiling the network's own start."""
+    """``model, clip -> variables`` of every shape, drawn by NumPy: faster than compiling the network's own start."""
 
     def draw(path, leaf):
         name, rng = path[-1].key, np.random.default_rng(leaf.size)
@@ -103,4 +109,4 @@ def drawn():
             return np.ones(leaf.shape, leaf.dtype)
         return rng.uniform(-0.2, 0.2, leaf.shape).astype(leaf.dtype)
 
-    return lambda model: jax.tree_util.tree_map_with_path(draw, dict(cost.variable_shapes(model)))
+    return lambda model, clip=CLIP: jax.tree_util.tree_map_with_path(draw, dict(cost.variable_shapes(model, clip)))

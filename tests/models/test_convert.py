@@ -11,7 +11,9 @@ from jaxvid.models import cost
 from jaxvid.models.convert import convert_state_dict, torch_key
 
 CASES = ["r3d_18", "r2plus1d_18", "wide_r3d_50", "srtg_r3d_18", "r2plus1d_50", "resnet3d_18_hara",
-         "resnet3d_50_hara", "r2plus1d_18_hara", "r2plus1d_50_hara", "srtg_resnet3d_18_hara"]  # fmt: skip
+         "resnet3d_50_hara", "r2plus1d_18_hara", "r2plus1d_50_hara", "srtg_resnet3d_18_hara",
+         "r3d_18_torchvision", "mc3_18_torchvision", "r2plus1d_18_torchvision", "srtg_mc3_18_torchvision",
+         "tsm_r18", "tsm_r50", "tam_r50", "srtg_tam_r50"]  # fmt: skip
 X3DS = ["x3d_s", "srtg_x3d_s"]  # their width cannot be read from the arrays
 
 

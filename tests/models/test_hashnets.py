@@ -18,6 +18,12 @@ NETWORKS = [
     ("srtg_r3d_34", "srtg_r3d_34"),
     ("srtg_r2plus1d_50", "srtg_r2plus1d_50"),
     ("x3d_s", "x3d_s"),
+    pytest.param("tsm_r18", "tsm_r18", marks=pytest.mark.slow),
+    ("tsm_r50", "tsm_r50"),
+    pytest.param("tsm_r101", "tsm_r101", marks=pytest.mark.slow),
+    pytest.param("r3d_18_torchvision", "r3d_18_torchvision", marks=pytest.mark.slow),
+    ("mc3_18_torchvision", "mc3_18_torchvision"),
+    pytest.param("r2plus1d_18_torchvision", "r2plus1d_18_torchvision", marks=pytest.mark.slow),
 ]
 
 
