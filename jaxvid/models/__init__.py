@@ -16,7 +16,7 @@ from typing import Any
 
 import flax.linen as nn
 
-from jaxvid.models import csn, i3d, mfnet, slowfast, variants, x3d
+from jaxvid.models import csn, i3d, mfnet, slowfast, tam, tsm, variants, x3d
 from jaxvid.models.options import closest
 
 __all__ = ["MODELS", "SOURCES", "build"]
@@ -28,6 +28,8 @@ _FAMILIES = (
     mfnet,
     slowfast,
     csn,
+    tsm,
+    tam,
 )
 
 MODELS: Mapping[str, Callable[..., nn.Module]] = MappingProxyType(

@@ -88,7 +88,8 @@ def clip_of(name: str) -> Size3:
 def count(name: str) -> tuple[int, int]:
     """Parameters and multiply-adds of one network, counted from its definition at its :func:`clip_of`."""
     model = models.build(name, NUM_CLASSES)
-    return count_parameters(model), count_macs(model, clip_of(name))
+    clip = clip_of(name)
+    return count_parameters(model, clip), count_macs(model, clip)
 
 
 def table(names: Iterable[str] | None = None) -> list[dict[str, Any]]:

@@ -17,10 +17,13 @@ from jaxvid import models
 from jaxvid.models.cost import variable_shapes
 from jaxvid.models.csn import CSN
 from jaxvid.models.i3d import I3D
+from jaxvid.models.names_tsn import num_frames
 from jaxvid.models.resnet import ResNet3D
 from jaxvid.models.schemes import Scheme
 from jaxvid.models.slowfast import SlowFast
+from jaxvid.models.tam import TAM
 from jaxvid.models.torch_names import schemes_of, torch_key
+from jaxvid.models.tsm import TSM
 
 __all__ = ["Converted", "convert", "convert_state_dict", "torch_key"]
 
@@ -28,12 +31,15 @@ _TORCH_CELLS = ("lstm", "gru", "rnn")
 _CLASSIFIER = ("params", "head", "classifier", "kernel")
 _LISTED = 20
 _FULL_WIDTH = 64
+_FRAMES = 16
 _STEM_NORMS: Mapping[type[nn.Module], tuple[str, ...]] = MappingProxyType(
     {
         ResNet3D: ("stem", "norm"),
         I3D: ("stem", "norm"),
         CSN: ("stem", "norm"),
         SlowFast: ("stem", "slow", "norm"),
+        TSM: ("stem", "norm"),
+        TAM: ("stem", "norm"),
     }
 )
 """Where the networks whose width can be read from their arrays have the stem's BatchNorm."""
@@ -48,6 +54,7 @@ class Converted:
       scheme: whose names the arrays have.
       options: of :func:`jaxvid.models.build`: those that were given, and those that the arrays told.
       num_classes: outputs of the network.
+      num_frames: of the clips that the arrays were made for; ``None`` where they do not tell, as all but TAM's.
       filled: our arrays that the other code does not have, each full of one number, and those of a new head.
       ignored: their arrays that are not used: counters, and the old head where it is replaced.
     """
@@ -56,6 +63,7 @@ class Converted:
     scheme: Scheme
     options: dict[str, Any]
     num_classes: int
+    num_frames: int | None
     filled: tuple[str, ...]
     ignored: tuple[str, ...]
 
@@ -80,7 +88,7 @@ def convert(
 
     Of the codes that have published such a network (:data:`jaxvid.models.torch_names.SCHEMES`) the one whose names
     explain most of the arrays is taken. An SRTG's cell is found under ``sar.lstm`` (``sar.gru``, ``sar.rnn``). A
-    leading ``module.`` (of ``DataParallel``) is dropped and ``num_batches_tracked`` is ignored. Every other array is
+    leading ``module.`` (of ``DataParallel``) or ``model.`` (of PySlowFast) is dropped and ``num_batches_tracked`` is ignored. Every other array is
     used exactly once.
 
     Args:
@@ -116,7 +124,8 @@ def convert(
         )
     options = _inferred_options(name, model, scheme, given) | options
     model = models.build(name, num_classes, **options)
-    wanted = _variables(model)
+    frames = num_frames(given)
+    wanted = _variables(model, frames)
     keys = {path: scheme.key(name, model, path) for path in wanted}
     filled = {
         path: np.full(wanted[path], scheme.defaults[path[-1]], np.float32)
@@ -152,6 +161,7 @@ def convert(
         scheme=scheme,
         options=options,
         num_classes=num_classes,
+        num_frames=frames,
         filled=tuple("/".join(path) for path in filled),
         ignored=tuple(ignored),
     )
@@ -163,9 +173,10 @@ def _new_head(shape: tuple[int, ...]) -> np.ndarray:
     return (0.01 * np.random.default_rng(0).standard_normal(shape)).astype(np.float32)
 
 
-def _variables(model: nn.Module) -> dict[tuple[str, ...], tuple[int, ...]]:
+def _variables(model: nn.Module, num_frames: int | None = None) -> dict[tuple[str, ...], tuple[int, ...]]:
     """Path -> shape of everything that is converted."""
-    leaves: dict[tuple[str, ...], Any] = flax.traverse_util.flatten_dict(dict(variable_shapes(model)))
+    clip = (num_frames or _FRAMES, 32, 32)
+    leaves: dict[tuple[str, ...], Any] = flax.traverse_util.flatten_dict(dict(variable_shapes(model, clip)))
     return {path: leaf.shape for path, leaf in leaves.items() if path[0] in ("params", "batch_stats")}
 
 
@@ -190,7 +201,7 @@ def _strip(arrays: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
         if key.endswith("num_batches_tracked"):
             counters.append(key)
             continue
-        short = key.removeprefix("module.")
+        short = key.removeprefix("module.").removeprefix("model.")
         if short in stripped:
             raise ValueError(f"every array must occur once, received {short!r} with and without the prefix 'module.'.")
         stripped[short] = array if hasattr(array, "shape") else np.asarray(array)

@@ -26,7 +26,8 @@ def count_parameters(model: nn.Module, clip: Size3 = (16, 32, 32)) -> int:
 
     Args:
       model: a network of :data:`jaxvid.models.MODELS`.
-      clip: ``(T, H, W)`` of the input; convolutional networks have the same parameters at every size.
+      clip: ``(T, H, W)`` of the input; all networks but TAM, which has layers over time, have the same parameters at
+        every size.
 
     >>> from jaxvid import models
     >>> count_parameters(models.build("r3d_18", num_classes=400))

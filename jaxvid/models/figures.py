@@ -16,6 +16,7 @@ THESIS_K400 = "Stergiou, thesis 2022, table 5.1"
 ZOO = "PySlowFast, model zoo"
 ZOO_PTV = "PySlowFast, model zoo of pytorchvideo's networks"
 ZOO_VMZ = "VMZ, model zoo"
+TORCHVISION = "torchvision's documentation of the weights"
 CFP = "Class Feature Pyramids (Stergiou et al. 2019), table 1"
 
 
@@ -57,6 +58,11 @@ CLIPS: Mapping[str, Size3] = MappingProxyType(
         "ir_csn_50": (32, 224, 224),
         "ir_csn_101": (32, 224, 224),
         "ir_csn_152": (32, 224, 224),
+        "tam_r50": (16, 256, 256),
+        "tam_r101": (16, 256, 256),
+        "r3d_18_torchvision": (16, 112, 112),
+        "mc3_18_torchvision": (16, 112, 112),
+        "r2plus1d_18_torchvision": (16, 112, 112),
     }
 )
 """The clips of networks whose papers define them by one; those with SRTG have the same."""
@@ -132,6 +138,10 @@ PRINTED: Mapping[str, Printed] = MappingProxyType(
             "22.1", "63.6", THESIS, f"{_WITHOUT_BN}; GFLOPs are near the multiply-adds of ip_csn_101"
         ),
         "ir_csn_152": Printed("29.6", "96.7", ZOO_VMZ, f"{_AT_TEST}; {_WITHOUT_BN}"),
+        "r3d_18_torchvision": Printed("33.371472", "40.70", TORCHVISION, _MULTIPLY_ADDS),
+        "mc3_18_torchvision": Printed("11.695440", "43.34", TORCHVISION, _MULTIPLY_ADDS),
+        "tsm_r50": Printed("24.3", "65", THESIS_MT, _MULTIPLY_ADDS),
+        "tam_r50": Printed("25.6", "86", THESIS_MT, _MULTIPLY_ADDS),
     }
 )
 """Name -> what the papers print. Parameters that need no remark agree with ours to the printed digits."""
@@ -225,6 +235,24 @@ _COUNTED = {
     "srtg_ir_csn_50": (335_285_648, 44_288_231_424),
     "srtg_ir_csn_101": (629_859_472, 60_729_600_000),
     "srtg_ir_csn_152": (872_476_048, 80_320_923_648),
+    "r3d_18_torchvision": (33_371_472, 40_696_553_472),
+    "mc3_18_torchvision": (11_695_440, 43_342_635_008),
+    "r2plus1d_18_torchvision": (31_505_325, 40_519_080_960),
+    "srtg_r3d_18_torchvision": (44_543_312, 40_728_010_752),
+    "srtg_mc3_18_torchvision": (22_867_280, 43_520_892_928),
+    "srtg_r2plus1d_18_torchvision": (42_677_165, 40_550_538_240),
+    "tsm_r18": (11_381_712, 29_017_186_304),
+    "tsm_r34": (21_489_872, 58_612_195_328),
+    "tsm_r50": (24_327_632, 65_394_999_296),
+    "tsm_r101": (43_319_760, 124_790_538_240),
+    "srtg_tsm_r18": (22_553_552, 29_195_444_224),
+    "srtg_tsm_r34": (41_669_840, 58_934_108_160),
+    "srtg_tsm_r50": (346_482_128, 70_545_604_608),
+    "srtg_tsm_r101": (650_965_456, 134_504_546_304),
+    "tam_r50": (25_597_744, 85_436_041_216),
+    "tam_r101": (45_717_584, 163_034_359_808),
+    "srtg_tam_r50": (347_752_240, 90_586_646_528),
+    "srtg_tam_r101": (653_363_280, 172_748_367_872),
 }
 COUNTED: Mapping[str, tuple[int, int]] = MappingProxyType(_COUNTED)
 """Name -> (parameters, multiply-adds) as :func:`jaxvid.models.cards.count` gives them; a test counts them afresh."""

@@ -70,7 +70,7 @@ class FactorisedConv(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """One residual block (He et al. 2016), simple or bottleneck, in 3-D or (2+1)D, with SRTG at one place or none.
+    """One residual block (He et al. 2016), simple or bottleneck, in 3-D, (2+1)D or 2-D, with SRTG at one place or none.
 
     Simple: ``3x3x3, BN, ReLU, 3x3x3, BN``. Bottleneck: ``1x1x1, BN, ReLU, 3x3x3, BN, ReLU, 1x1x1, BN``. Then the
     shortcut is added and a ReLU follows. The stride sits on the first 3x3x3; the shortcut is a strided 1x1x1 with BN
@@ -93,12 +93,13 @@ class ResidualBlock(nn.Module):
 
     Attributes:
       planes: channels of the stage; the block's output has ``planes * expansion``.
-      stride: of all three axes.
+      stride: of all three axes; of the two of space where ``per_frame``.
       bottleneck: three convolutions, not two.
       expansion: output channels per plane.
       inner: channels of a bottleneck's 3x3x3 convolution.
       groups: groups of the bottleneck's 3x3x3 convolution.
       factorised: (2+1)D in place of 3x3x3.
+      per_frame: 1x3x3 in place of 3x3x3.
       shared_middle: (2+1)D only. True: the middle channels of all convolutions of a block follow from the *block's*
         input channels and planes, as in torchvision and the SRTG authors' code. False: each convolution has its own,
         as in Hara's.
@@ -106,6 +107,9 @@ class ResidualBlock(nn.Module):
       norm: makes a normalisation.
       srtg: makes an SRTG module; ``None`` for a plain block.
       placement: one of :data:`PLACEMENTS`.
+      before_conv1: what the input of the first convolution goes through, not that of the shortcut; ``None`` is nothing.
+      behind_conv1: makes a module ``temporal``, called with ``(x, train)`` behind the first convolution, its BN and
+        ReLU; ``None`` for none. ``top`` is behind it.
     """
 
     planes: int
@@ -120,6 +124,9 @@ class ResidualBlock(nn.Module):
     norm: MakeModule
     srtg: MakeModule | None = None
     placement: str = "final"
+    per_frame: bool = False
+    before_conv1: Callable[[Array], Array] | None = None
+    behind_conv1: MakeModule | None = None
 
     @nn.compact
     def __call__(self, x: Float[Array, "N T H W C"], train: bool) -> Float[Array, "N t h w F"]:
@@ -127,22 +134,27 @@ class ResidualBlock(nn.Module):
         x = self._place(x, "start")
         block_inputs = x.shape[-1]
         shortcut = self._place(self._shortcut(x, train), "res")
+        if self.before_conv1 is not None:
+            x = self.before_conv1(x)
         if self.bottleneck:
             x = self._conv1x1x1(x, self.inner, 1, "conv1")
-            x = self._place(nn.relu(self.norm(name="norm1")(x, not train)), "top")
+            x = self._place(self._behind_conv1(nn.relu(self.norm(name="norm1")(x, not train)), train), "top")
             x = self._conv3x3x3(x, self.inner, self.stride, block_inputs, "conv2", train)
             x = self._place(nn.relu(self.norm(name="norm2")(x, not train)), "mid")
             x = self._conv1x1x1(x, self.planes * self.expansion, 1, "conv3")
             x = self._place(self.norm(name="norm3")(x, not train), "end")
         else:
             x = self._conv3x3x3(x, self.planes, self.stride, block_inputs, "conv1", train)
-            x = self._place(nn.relu(self.norm(name="norm1")(x, not train)), "top", "mid")
+            x = self._place(self._behind_conv1(nn.relu(self.norm(name="norm1")(x, not train)), train), "top", "mid")
             x = self._conv3x3x3(x, self.planes, 1, block_inputs, "conv2", train)
             x = self._place(self.norm(name="norm2")(x, not train), "end")
         return self._place(nn.relu(x + shortcut), "final")
 
     def _place(self, x: Array, *places: str) -> Array:
         return place_srtg(self.srtg, self.placement in places, x)
+
+    def _behind_conv1(self, x: Array, train: bool) -> Array:
+        return x if self.behind_conv1 is None else self.behind_conv1(name="temporal")(x, train)
 
     def _shortcut(self, x: Array, train: bool) -> Array:
         outputs = self.planes * self.expansion
@@ -152,11 +164,17 @@ class ResidualBlock(nn.Module):
         return self.norm(name="shortcut_norm")(x, not train)
 
     def _conv1x1x1(self, x: Array, features: int, stride: int, name: str) -> Array:
-        return self.conv(features, (1, 1, 1), (stride,) * 3, (0, 0, 0), name=name)(x)
+        return self.conv(features, (1, 1, 1), self._strides(stride), (0, 0, 0), name=name)(x)
+
+    def _strides(self, stride: int) -> Size3:
+        return (1 if self.per_frame else stride, stride, stride)
 
     def _conv3x3x3(self, x: Array, features: int, stride: int, block_inputs: int, name: str, train: bool) -> Array:
         groups = self.groups if self.bottleneck else 1
-        kernel_size, strides = (3, 3, 3), (stride, stride, stride)
+        strides = self._strides(stride)
+        if self.per_frame:
+            return self.conv(features, (1, 3, 3), strides, (0, 1, 1), groups=groups, name=name)(x)
+        kernel_size = (3, 3, 3)
         if not self.factorised:
             return self.conv(features, kernel_size, strides, (1, 1, 1), groups=groups, name=name)(x)
         if self.shared_middle:

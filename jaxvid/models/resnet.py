@@ -55,9 +55,9 @@ class Stem(nn.Module):
 class ResNet3D(nn.Module):
     """A 3-D ResNet (Hara et al. 2018; Tran et al. 2018; Stergiou and Poppe 2021).
 
-    ``stem``, a 3x3x3 pooling with stride 2, ``stage1`` … ``stage4``, ``head``. The stages have ``width * widen`` times
-    1, 2, 4, 8 planes, and stages 2 to 4 halve time and space. Convolutions start Kaiming-normal (fan out), BN at 1 and
-    0, the classifier at N(0, 0.01) and 0.
+    ``stem``, a 3x3x3 pooling with stride 2 unless ``stem_pool`` is off, ``stage1`` … ``stage4``, ``head``. The stages
+    have ``width * widen`` times 1, 2, 4, 8 planes, and stages 2 to 4 halve time and space. Convolutions start
+    Kaiming-normal (fan out), BN at 1 and 0, the classifier at N(0, 0.01) and 0.
 
     The output of each of the six blocks can be captured (``capture_intermediates`` finds them by their names) and
     differentiated: ``apply(..., mutable=["perturbations"])`` creates zeros under ``{block: {"output": …}}`` that are
@@ -77,6 +77,8 @@ class ResNet3D(nn.Module):
       stem_middle: middle channels of a (2+1)D stem; ``None`` computes them.
       shared_middle: see :class:`jaxvid.models.residual.ResidualBlock`.
       pool: one of :data:`jaxvid.models.options.POOLS`; ``max`` is the papers'.
+      stem_pool: whether the pooling behind the stem exists; torchvision's video networks have none.
+      frame_stages: the stages, counted from 1, whose blocks are 2-D and leave time as it is.
       dropout: before the classifier.
       dtype: of the activations; parameters, statistics, recurrences and the head stay float32.
       conv: one of :data:`jaxvid.models.options.CONVS`.
@@ -98,6 +100,8 @@ class ResNet3D(nn.Module):
     stem_middle: int | None = 45
     shared_middle: bool = True
     pool: str = "max"
+    stem_pool: bool = True
+    frame_stages: tuple[int, ...] = ()
     dropout: float = 0.0
     dtype: jax.typing.DTypeLike = jnp.float32
     conv: str = "auto"
@@ -120,20 +124,28 @@ class ResNet3D(nn.Module):
           ValueError: the video has another rank, dtype or number of channels, or is so small that a training step
             would normalise a single value.
         """
-        check_video(video, (16, 32, 32), train and not self.is_initializing())
+        check_video(video, self._strides(), train and not self.is_initializing())
         conv, norm = make_conv(self.conv, self.dtype), make_norm(self.dtype)
         planes = self.width * self.widen
         stem = Stem(planes, self.stem_frames, self.factorised, self.stem_middle, conv, norm, name="stem")
         x = stem(video.astype(self.dtype), train)
-        x = POOLS[self.pool](x, (3, 3, 3), (2, 2, 2), (1, 1, 1))
+        if self.stem_pool:
+            x = POOLS[self.pool](x, (3, 3, 3), (2, 2, 2), (1, 1, 1))
         for index, num_blocks in enumerate(self.stage_sizes):
-            block = self._block(planes * 2**index, conv, norm)
+            block = self._block(planes * 2**index, conv, norm, index + 1 in self.frame_stages)
             first = functools.partial(block, stride=1 if index == 0 else 2)
             others = (functools.partial(block, stride=1),) * (num_blocks - 1)
             x = Stage((first, *others), self.remat, name=f"stage{index + 1}")(x, train)
         return Head(self.num_classes, self.dropout, self.window, name="head")(x, train)
 
-    def _block(self, planes: int, conv: MakeModule, norm: MakeModule) -> functools.partial[ResidualBlock]:
+    def _strides(self) -> Size3:
+        pool = 2 if self.stem_pool else 1
+        time = 2 ** sum(stage not in self.frame_stages for stage in (2, 3, 4))
+        return (pool * time, pool * 16, pool * 16)
+
+    def _block(
+        self, planes: int, conv: MakeModule, norm: MakeModule, per_frame: bool
+    ) -> functools.partial[ResidualBlock]:
         srtg, placement = make_srtg(self.srtg, self.dtype)
         return functools.partial(
             ResidualBlock,
@@ -143,6 +155,7 @@ class ResNet3D(nn.Module):
             inner=max(1, planes * self.base_width // 64) * self.groups,
             groups=self.groups,
             factorised=self.factorised,
+            per_frame=per_frame,
             shared_middle=self.shared_middle,
             conv=conv,
             norm=norm,

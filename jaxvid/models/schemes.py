@@ -32,7 +32,7 @@ _RECURRENT_LEAVES: Mapping[str, str] = MappingProxyType(
     }
 )
 _TORCH_AXES: Mapping[int, tuple[int, ...]] = MappingProxyType(
-    {5: (2, 3, 4, 1, 0), 4: (2, 3, 1, 0), 2: (1, 0), 1: (0,), 0: ()}
+    {5: (2, 3, 4, 1, 0), 4: (2, 3, 1, 0), 3: (2, 1, 0), 2: (1, 0), 1: (0,), 0: ()}
 )
 
 
@@ -43,8 +43,8 @@ class Scheme:
     Attributes:
       code: whose it is.
       key: ``(name, model, path) -> key`` of one variable, whose path begins with its collection.
-      layout: ``"torch"`` puts the output channels first, ``"flax"`` has our order. In both, leading axes of length 1
-        may be there or not: a 2-D kernel is a 3-D one of one frame, a matrix a 1x1x1 kernel.
+      layout: ``"torch"`` puts the output channels first, ``"flax"`` has our order. In both, taps of length 1 may
+        be there or not: a 2-D kernel is a 3-D one of one frame, a matrix a 1x1x1 kernel.
       names: parts of the names of the networks that are this code's alone; none: all those that are no other's.
       options: of :func:`jaxvid.models.build`, where the code's network differs from the paper's.
       defaults: our names of arrays that the code may leave out, and the number that they are then full of.
@@ -100,7 +100,7 @@ class Scheme:
         >>> torch.stored_shape((3, 5, 7, 1, 8)), torch.stored_shape((2, 8), 5)
         ((8, 1, 3, 5, 7), (8, 2, 1, 1, 1))
         """
-        if axes is not None:
+        if axes not in (None, len(shape)):
             kept = _significant(shape)
             shape = (1,) * (axes - len(kept)) + kept if axes >= len(kept) else shape
         if self.layout == "flax" or len(shape) not in _TORCH_AXES:
@@ -110,8 +110,8 @@ class Scheme:
 
 
 def _significant(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """The shape without its leading axes of length 1."""
-    return shape if not shape or shape[0] != 1 else _significant(shape[1:])
+    """The shape without the axes of length 1 of a kernel's taps, as the time of a 2-D convolution."""
+    return (*(length for length in shape[:-2] if length != 1), *shape[-2:])
 
 
 def recurrent_key(srtg: SRTGOptions | None, leaf: str) -> str:

@@ -9,13 +9,24 @@ from typing import TypeAlias
 
 import flax.linen as nn
 
-from jaxvid.models import names_mfnet, names_piergiaj, names_pyslowfast, names_pytorchvideo, names_tfhub, names_vmz
+from jaxvid.models import (
+    names_mfnet,
+    names_piergiaj,
+    names_pyslowfast,
+    names_pytorchvideo,
+    names_tfhub,
+    names_torchvision_video,
+    names_tsn,
+    names_vmz,
+)
 from jaxvid.models.csn import CSN
 from jaxvid.models.i3d import I3D
 from jaxvid.models.mfnet import MFNet
 from jaxvid.models.resnet import ResNet3D
 from jaxvid.models.schemes import TORCH_LEAVES, Scheme, recurrent_key
 from jaxvid.models.slowfast import SlowFast
+from jaxvid.models.tam import TAM
+from jaxvid.models.tsm import TSM
 from jaxvid.models.x3d import X3D
 
 _SHORTCUT: Mapping[str, str] = MappingProxyType({"shortcut_conv": "downsample.0", "shortcut_norm": "downsample.1"})
@@ -114,17 +125,24 @@ SCHEMES: Mapping[type[nn.Module], tuple[Scheme, ...]] = MappingProxyType(
         ResNet3D: (
             Scheme("the SRTG authors", partial(_resnet_key, _srtg_name)),
             Scheme("Hara", partial(_resnet_key, _hara_name), names=("_hara", "resnext3d_")),
+            Scheme("torchvision", names_torchvision_video.key, names=("_torchvision",)),
         ),
         X3D: (
             Scheme("pytorchvideo", names_pytorchvideo.key),
             Scheme("PySlowFast", names_pyslowfast.key, options={"shortcut_norm": True}),
         ),
         SlowFast: _FACEBOOK,
-        CSN: (*_FACEBOOK, Scheme("VMZ", names_vmz.key), Scheme("VMZ", names_vmz.key, names=("ip_csn_",))),
+        CSN: (
+            *_FACEBOOK,
+            Scheme("VMZ", names_vmz.key, options={"epsilon": 1e-3}),
+            Scheme("VMZ", names_vmz.key, names=("ip_csn_",)),
+        ),
         I3D: (
             Scheme("piergiaj", names_piergiaj.key),
             Scheme("TensorFlow Hub", names_tfhub.key, layout="flax", defaults={"scale": 1.0}),
         ),
+        TSM: (Scheme("the TSM authors", names_tsn.key),),
+        TAM: (Scheme("the TAM authors", names_tsn.key),),
         MFNet: (Scheme("the MF-Net authors", names_mfnet.key),),
     }
 )

@@ -26,6 +26,7 @@ STAGE_SIZES: Mapping[int, tuple[int, ...]] = MappingProxyType(
 
 SRTG_REPO = "Stergiou & Poppe 2021, the authors' code"
 HARA_REPO = "Hara et al. 2018, the authors' code"
+TORCHVISION = "Tran et al. 2018, torchvision's code"
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,10 @@ FAMILIES: tuple[Family, ...] = (
     Family("resnext3d_{}", (50, 101), HARA_REPO, {"stem_frames": 7, "groups": 32, "base_width": 4}, {"expansion": 4}),
     # Wide ResNet with k = 2: twice the planes, the stem too, and half the expansion.
     Family("wide_resnet3d_{}_hara", (50,), HARA_REPO, {"stem_frames": 7, "widen": 2}, {"expansion": 2}),
+    # No pooling behind the stem. mc3: 3x3x3 in the stem and stage 1, 1x3x3 from stage 2 on.
+    Family("r3d_{}_torchvision", (18,), TORCHVISION, {"stem_pool": False}),
+    Family("mc3_{}_torchvision", (18,), TORCHVISION, {"stem_pool": False, "frame_stages": (2, 3, 4)}),
+    Family("r2plus1d_{}_torchvision", (18,), TORCHVISION, {"stem_pool": False, "factorised": True}),
 )
 
 
@@ -109,7 +114,7 @@ def build_resnet(
       width: scales the stem and every stage; the stages have ``width`` times 1, 2, 4, 8 planes. ``None`` is the papers'
         64.
       expansion: output channels of a bottleneck per plane; ``None`` is the family's own.
-      pool: ``"max"``, ``"avg"`` or ``"soft"``, the pooling behind the stem.
+      pool: ``"max"``, ``"avg"`` or ``"soft"``, the pooling behind the stem, where the network has one.
       **common: the options of every network, see :func:`jaxvid.models.options.network_fields`.
 
     Returns:
@@ -123,6 +128,8 @@ def build_resnet(
     options.require_choice("pool", pool, options.POOLS)
     common = options.network_fields(name, ("width", "expansion", "pool"), num_classes, **common)
     fields = dict(family.fields) | (dict(family.bottleneck) if bottleneck else {})
+    if pool != "max" and not fields.get("stem_pool", True):
+        raise ValueError(f"pool may not be set for a network without pooling, received pool={pool!r} for {name!r}.")
     if expansion is not None:
         expansion = options.count("expansion", expansion)
         if not bottleneck and expansion != 1:

@@ -4,5 +4,6 @@ from jaxvid.nn.convolution import Conv3D, kaiming_normal_fan_out
 from jaxvid.nn.normalization import BatchNorm
 from jaxvid.nn.squeeze_excitation import SqueezeExcitation
 from jaxvid.nn.srtg import SRTG
+from jaxvid.nn.temporal_adaptive import TAM
 
-__all__ = ["SRTG", "BatchNorm", "Conv3D", "SqueezeExcitation", "kaiming_normal_fan_out"]
+__all__ = ["SRTG", "TAM", "BatchNorm", "Conv3D", "SqueezeExcitation", "kaiming_normal_fan_out"]

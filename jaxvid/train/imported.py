@@ -88,6 +88,7 @@ def import_weights(
     converted = convert(name, read_arrays(weights), num_classes=num_classes, replace_head=True, inflate=inflate)
     names = _class_names(class_names, weights, converted)
     clip = preprocessing_of(name, converted.scheme.code)
+    clip = dataclasses.replace(clip, num_frames=converted.num_frames or clip.num_frames)
     config = _config(name, converted, clip)
     provenance = {
         "weights": weights.name,

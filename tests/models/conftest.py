@@ -40,10 +40,16 @@ def _range(key: str, shape: tuple[int, ...]) -> tuple[float, float]:
     return -bound, bound
 
 
-def torch_shapes(name: str, model) -> dict[str, tuple[int, ...]]:
-    """The torch state dict of a network: key -> shape, with the counters that torch's BatchNorm keeps."""
-    shapes, (scheme, *_) = {}, schemes_of(model)
-    for path, leaf in flax.traverse_util.flatten_dict(dict(cost.variable_shapes(model))).items():
+CLIP = (16, 32, 32)  # only TAM has other parameters at another number of frames
+
+
+def torch_shapes(name: str, model, clip=CLIP) -> dict[str, tuple[int, ...]]:
+    """The torch state dict of a network: key -> shape, with the counters that torch's BatchNorm keeps.
+
+    A 2-D kernel has the axis of time here, which torch's has not.
+    """
+    shapes, (scheme, *_) = {}, schemes_of(name, model)
+    for path, leaf in flax.traverse_util.flatten_dict(dict(cost.variable_shapes(model, clip))).items():
         key = scheme.key(name, model, path)
         axes = 5 if key.endswith("conv3d.weight") else None  # where others have a matrix, I3D has a 1x1x1 convolution
         shapes[key] = scheme.stored_shape(leaf.shape, axes)
@@ -64,10 +70,10 @@ def shapes_of():
 
 @pytest.fixture(scope="session")
 def hashed_arrays():
-    """``(name, model) -> torch state dict`` in which every tensor is hashed."""
+    """``(name, model, clip) -> torch state dict`` in which every tensor is hashed."""
 
-    def make(name: str, model) -> dict[str, np.ndarray]:
-        shapes = torch_shapes(name, model)
+    def make(name: str, model, clip=CLIP) -> dict[str, np.ndarray]:
+        shapes = torch_shapes(name, model, clip)
         return {
             key: hash_fill(position, shapes[key], *_range(key, shapes[key]))
             for position, key in enumerate(sorted(shapes))
@@ -91,7 +97,7 @@ def jit():
 
 @pytest.fixture(scope="session")
 def drawn():
-    """``model -> variables`` of every shape, drawn by NumPy: much faster than compiling the network's own start."""
+    """``model, clip -> variables`` of every shape, drawn by NumPy: faster than compiling the network's own start."""
 
     def draw(path, leaf):
         name, rng = path[-1].key, np.random.default_rng(leaf.size)
@@ -104,4 +110,4 @@ def drawn():
             return np.ones(leaf.shape, leaf.dtype)
         return rng.uniform(-0.2, 0.2, leaf.shape).astype(leaf.dtype)
 
-    return lambda model: jax.tree_util.tree_map_with_path(draw, dict(cost.variable_shapes(model)))
+    return lambda model, clip=CLIP: jax.tree_util.tree_map_with_path(draw, dict(cost.variable_shapes(model, clip)))

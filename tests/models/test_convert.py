@@ -12,8 +12,9 @@ from jaxvid.models.convert import convert, convert_state_dict, torch_key
 from jaxvid.models.readers.stored import StoredArray
 
 CASES = ["r3d_18", "r2plus1d_18", "wide_r3d_50", "srtg_r3d_18", "r2plus1d_50", "resnet3d_18_hara",
-         "resnet3d_50_hara", "r2plus1d_18_hara", "r2plus1d_50_hara", "srtg_resnet3d_18_hara", "resnext3d_50",
-         "i3d"]  # fmt: skip
+         "resnet3d_50_hara", "r2plus1d_18_hara", "r2plus1d_50_hara", "srtg_resnet3d_18_hara", "resnext3d_50", "i3d",
+         "r3d_18_torchvision", "mc3_18_torchvision", "r2plus1d_18_torchvision", "srtg_mc3_18_torchvision",
+         "tsm_r18", "tsm_r50", "tam_r50", "srtg_tam_r50"]  # fmt: skip
 ROUNDED = ["x3d_s", "srtg_x3d_s", "mfnet", "srtg_mfnet"]  # their width cannot be read from the arrays
 
 

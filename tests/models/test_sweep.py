@@ -35,6 +35,9 @@ SLOW = {
     "slowfast_r50_8x8", "slowfast_r101_8x8", "slowfast_r101_16x8", "srtg_slowfast_r50_4x16",
     "srtg_slowfast_r50_8x8", "srtg_slowfast_r101_8x8", "srtg_slowfast_r101_16x8", "ir_csn_50", "srtg_ip_csn_50",
     "srtg_ir_csn_50",
+    "r3d_18_torchvision", "r2plus1d_18_torchvision", "srtg_r3d_18_torchvision",
+    "srtg_mc3_18_torchvision", "srtg_r2plus1d_18_torchvision", "tsm_r50", "srtg_tsm_r18", "srtg_tsm_r50",
+    "srtg_tam_r50",
 }  # fmt: skip
 
 
@@ -49,7 +52,7 @@ def test_the_slow_ones_exist():
     assert set(NETWORKS.values()) > SLOW
 
 
-DEEP = ("_101", "_152", "_200", "_r101", "x3d_l", "x3d_xl")
+DEEP = ("_101", "_r101", "_152", "_200", "x3d_l", "x3d_xl")
 
 
 # A device that has no Pallas kernel refuses even to be traced.
@@ -96,7 +99,7 @@ def _formulated():
 @pytest.mark.parametrize(("name", "model"), _formulated())
 def test_every_formulation_gives_the_same(name, model, drawn, jit):
     """Logits, and the gradient of every parameter."""
-    variables, video = drawn(model), jax.random.normal(jax.random.key(0), VIDEO)
+    variables, video = drawn(model, VIDEO[1:4]), jax.random.normal(jax.random.key(0), VIDEO)
     others = [conv for conv in FORMULATIONS if conv != "direct" and _takes(name.split(",")[0], conv)]
 
     def loss(params, model):
@@ -120,7 +123,7 @@ def test_every_formulation_gives_the_same(name, model, drawn, jit):
 @every_network
 def test_evaluation(model, drawn, jit):
     """Clips do not see each other, bfloat16 is near, and one shape is traced once."""
-    variables, video = drawn(model), jax.random.normal(jax.random.key(0), VIDEO)
+    variables, video = drawn(model, VIDEO[1:4]), jax.random.normal(jax.random.key(0), VIDEO)
     halves = model.clone(dtype=jnp.dtype("bfloat16"))
     traces = 0
 
@@ -143,7 +146,7 @@ def test_evaluation(model, drawn, jit):
 @every_network
 def test_training(model, drawn, jit):
     """Every parameter has a finite gradient that is not 0, and every running statistic moves."""
-    variables, video = drawn(model), jax.random.normal(jax.random.key(0), VIDEO)
+    variables, video = drawn(model, VIDEO[1:4]), jax.random.normal(jax.random.key(0), VIDEO)
 
     def loss(params):
         logits, state = model.apply(variables | {"params": params}, video, train=True, mutable=["batch_stats"])
