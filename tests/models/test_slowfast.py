@@ -202,6 +202,7 @@ def test_windows_of_both_pathways_lie_at_the_same_times(tiny, jit):
     assert mean_of_windows(fast, (12, 2, 2))[:, ::4].shape[1] == 2
 
 
+@pytest.mark.slow
 def test_remat_changes_nothing(tiny, jit):
     model, variables, video = tiny
 
