@@ -88,8 +88,8 @@ def convert(
 
     Of the codes that have published such a network (:data:`jaxvid.models.torch_names.SCHEMES`) the one whose names
     explain most of the arrays is taken. An SRTG's cell is found under ``sar.lstm`` (``sar.gru``, ``sar.rnn``). A
-    leading ``module.`` (of ``DataParallel``) or ``model.`` (of PySlowFast) is dropped and ``num_batches_tracked`` is ignored. Every other array is
-    used exactly once.
+    leading ``module.`` (of ``DataParallel``) or ``model.`` (of PySlowFast around pytorchvideo's networks) is dropped
+    and ``num_batches_tracked`` is ignored. Every other array is used exactly once.
 
     Args:
       name: a name of :data:`jaxvid.models.MODELS`.
@@ -203,7 +203,9 @@ def _strip(arrays: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
             continue
         short = key.removeprefix("module.").removeprefix("model.")
         if short in stripped:
-            raise ValueError(f"every array must occur once, received {short!r} with and without the prefix 'module.'.")
+            raise ValueError(
+                f"every array must occur once, received {short!r} with and without the prefix 'module.' or 'model.'."
+            )
         stripped[short] = array if hasattr(array, "shape") else np.asarray(array)
     return stripped, counters
 
