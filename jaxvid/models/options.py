@@ -14,12 +14,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxvid.models.residual import PLACEMENTS
+from jaxvid.nn.fast import ARRANGEMENTS
 
 CONVS = ("auto", "direct", "folded")
 """Formulations of the 3-D convolution; ``auto`` is the fastest one measured on the backend."""
 
 POOLS = ("max", "avg", "soft")
 """Pooling between the stages; ``soft`` is :func:`jaxvid.ops.softpool`."""
+
+POOL_WINDOWS = (2, 3)
+"""Lengths of the window of the pooling behind the stem; it halves in either case."""
 
 DTYPES = ("float32", "bfloat16", "float16")
 
@@ -55,6 +59,7 @@ def network_fields(
     num_classes: Any,
     *,
     convs: Sequence[str] = CONVS,
+    residual: bool = True,
     dropout: Any = 0.0,
     dtype: Any = "float32",
     conv: Any = "auto",
@@ -69,6 +74,7 @@ def network_fields(
       own: the options that its builder takes beside these.
       num_classes: outputs, at least 1.
       convs: what ``conv`` may be.
+      residual: whether SRTG can be put into the network's blocks.
       dropout: share of the features dropped before the classifier, in [0, 1).
       dtype: of the activations: float32, bfloat16 or float16.
       conv: formulation of the convolutions.
@@ -82,7 +88,7 @@ def network_fields(
     Raises:
       ValueError: an option is unknown, does not belong to this name, or has an impossible value.
     """
-    recurrent = srtg_options(name, (*own, "dropout", "dtype", "conv", "remat", "window"), srtg)
+    recurrent = srtg_options(name, (*own, "dropout", "dtype", "conv", "remat", "window"), srtg, residual)
     require_choice("conv", conv, tuple(convs))
     if window is not None:
         if isinstance(window, (str, bytes)) or not isinstance(window, Sequence) or len(window) != 3:
@@ -99,18 +105,21 @@ def network_fields(
     }
 
 
-def srtg_options(name: str, known: Sequence[str], options: Mapping[str, Any]) -> SRTGOptions | None:
+def srtg_options(
+    name: str, known: Sequence[str], options: Mapping[str, Any], residual: bool = True
+) -> SRTGOptions | None:
     """The SRTG of a network: that of ``options`` where its name begins with ``srtg_``, else ``None``.
 
     Args:
       name: the network's name.
       known: the options that its builder takes beside these.
       options: fields of :class:`SRTGOptions`; whatever the builder did not know ends up here too.
+      residual: whether there is a network of that name with SRTG.
 
     Raises:
       ValueError: an option is unknown, does not belong to this name, or has an impossible value.
     """
-    recurrent = [f.name for f in dataclasses.fields(SRTGOptions)]
+    recurrent = [f.name for f in dataclasses.fields(SRTGOptions)] if residual else []
     for option, value in options.items():
         if option not in recurrent:
             raise ValueError(
@@ -129,6 +138,26 @@ def srtg_options(name: str, known: Sequence[str], options: Mapping[str, Any]) ->
             f"with gate={options.get('gate', 'none')!r}."
         )
     return SRTGOptions(**options) if name.startswith("srtg_") else None
+
+
+def fast_arrangement(name: str, fast: Any) -> str | None:
+    """How the FAST convolutions of a ``fast_`` network stand, by default one after another; ``None`` for the others.
+
+    Raises:
+      ValueError: the arrangement is unknown, or given for another network.
+    """
+    if not name.removeprefix("srtg_").startswith("fast_"):
+        if fast is not None:
+            raise ValueError(f"fast may only be set for a fast_ model, received fast={fast!r} for {name!r}.")
+        return None
+    require_choice("fast", "sequential" if fast is None else fast, ARRANGEMENTS)
+    return "sequential" if fast is None else str(fast)
+
+
+def pool_window(value: Any) -> int:
+    """The length of the window of the pooling behind the stem, one of :data:`POOL_WINDOWS`."""
+    require_choice("pool_window", value, POOL_WINDOWS)
+    return int(value)
 
 
 def closest(word: Any, choices: Collection[Any]) -> str:

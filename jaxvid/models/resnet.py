@@ -1,4 +1,4 @@
-"""One 3-D ResNet: r3d, r(2+1)d, wide and Hara's variants, each with SRTG in its blocks or without."""
+"""One ResNet: r3d, r(2+1)d, FAST, wide and Hara's variants, and image networks, each with SRTG or without."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxvid.models.interface import POOLS, check_video, make_conv, make_norm, make_srtg, named_output
+from jaxvid.models.interface import check_video, halve, make_conv, make_norm, make_srtg, named_output
 from jaxvid.models.options import SRTGOptions
 from jaxvid.models.residual import FactorisedConv, MakeModule, ResidualBlock, middle_channels
 from jaxvid.models.stages import Head, Stage
@@ -57,7 +57,8 @@ class ResNet3D(nn.Module):
 
     ``stem``, a 3x3x3 pooling with stride 2, ``stage1`` … ``stage4``, ``head``. The stages have ``width * widen`` times
     1, 2, 4, 8 planes, and stages 2 to 4 halve time and space. Convolutions start Kaiming-normal (fan out), BN at 1 and
-    0, the classifier at N(0, 0.01) and 0.
+    0, the classifier at N(0, 0.01) and 0. With ``per_frame`` it is the image network (He et al. 2016), applied to every
+    frame: kernels 1xkxk, time keeps its length, and the mean over time makes the logits those of the mean frame.
 
     The output of each of the six blocks can be captured (``capture_intermediates`` finds them by their names) and
     differentiated: ``apply(..., mutable=["perturbations"])`` creates zeros under ``{block: {"output": …}}`` that are
@@ -68,6 +69,8 @@ class ResNet3D(nn.Module):
       stage_sizes: blocks of each stage.
       bottleneck: blocks of three convolutions, not two.
       factorised: (2+1)D convolutions.
+      fast: FAST convolutions in the blocks, one of :data:`jaxvid.nn.fast.ARRANGEMENTS`, or ``None``.
+      per_frame: a 2-D network; ``stem_frames`` should be 1 then.
       width: channels of the stem and planes of stage 1, before ``widen``.
       widen: factor on all planes and the stem (Hara's wide ResNet).
       expansion: output channels of a bottleneck per plane.
@@ -77,6 +80,7 @@ class ResNet3D(nn.Module):
       stem_middle: middle channels of a (2+1)D stem; ``None`` computes them.
       shared_middle: see :class:`jaxvid.models.residual.ResidualBlock`.
       pool: one of :data:`jaxvid.models.options.POOLS`; ``max`` is the papers'.
+      pool_window: length of the pooling's window along every axis, 3, or 2 as in the SoftPool authors' code.
       dropout: before the classifier.
       dtype: of the activations; parameters, statistics, recurrences and the head stay float32.
       conv: one of :data:`jaxvid.models.options.CONVS`.
@@ -89,6 +93,8 @@ class ResNet3D(nn.Module):
     stage_sizes: tuple[int, ...]
     bottleneck: bool
     factorised: bool = False
+    fast: str | None = None
+    per_frame: bool = False
     width: int = 64
     widen: int = 1
     expansion: int = 1
@@ -98,6 +104,7 @@ class ResNet3D(nn.Module):
     stem_middle: int | None = 45
     shared_middle: bool = True
     pool: str = "max"
+    pool_window: int = 3
     dropout: float = 0.0
     dtype: jax.typing.DTypeLike = jnp.float32
     conv: str = "auto"
@@ -120,12 +127,12 @@ class ResNet3D(nn.Module):
           ValueError: the video has another rank, dtype or number of channels, or is so small that a training step
             would normalise a single value.
         """
-        check_video(video, (16, 32, 32), train and not self.is_initializing())
+        check_video(video, (1 if self.per_frame else 16, 32, 32), train and not self.is_initializing())
         conv, norm = make_conv(self.conv, self.dtype), make_norm(self.dtype)
         planes = self.width * self.widen
         stem = Stem(planes, self.stem_frames, self.factorised, self.stem_middle, conv, norm, name="stem")
         x = stem(video.astype(self.dtype), train)
-        x = POOLS[self.pool](x, (3, 3, 3), (2, 2, 2), (1, 1, 1))
+        x = halve(x, self.pool, self.pool_window, self.per_frame)
         for index, num_blocks in enumerate(self.stage_sizes):
             block = self._block(planes * 2**index, conv, norm)
             first = functools.partial(block, stride=1 if index == 0 else 2)
@@ -140,9 +147,11 @@ class ResNet3D(nn.Module):
             planes=planes,
             bottleneck=self.bottleneck,
             expansion=self.expansion,
-            inner=planes * self.base_width // 64 * self.groups,
+            inner=max(1, planes * self.base_width // 64) * self.groups,
             groups=self.groups,
             factorised=self.factorised,
+            fast=self.fast,
+            per_frame=self.per_frame,
             shared_middle=self.shared_middle,
             conv=conv,
             norm=norm,
