@@ -16,7 +16,7 @@ from typing import Any
 
 import flax.linen as nn
 
-from jaxvid.models import densenet, variants, x3d
+from jaxvid.models import densenet, u2s, variants, x3d
 from jaxvid.models.options import closest
 
 __all__ = ["MODELS", "SOURCES", "build"]
@@ -25,6 +25,7 @@ _FAMILIES = (
     variants,
     x3d,
     densenet,
+    u2s,
 )
 
 MODELS: Mapping[str, Callable[..., nn.Module]] = MappingProxyType(

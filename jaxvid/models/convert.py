@@ -24,17 +24,17 @@ def convert_state_dict(
 ) -> dict[str, Any]:
     """Turns a torch state dict into the variables of the network of that name.
 
-    An X3D follows the names of pytorchvideo, a network named after Hara those of Hara's code, the others those of the
-    SRTG authors' code; an SRTG's cell is found under ``sar.lstm`` (``sar.gru``, ``sar.rnn``). A leading ``module.`` (of
+    An X3D follows the names of pytorchvideo, a network named after Hara those of Hara's code, an image network those of
+    torchvision, the others those of the SRTG authors' code; an SRTG's cell is found under ``sar.lstm`` (``sar.gru``, ``sar.rnn``). A leading ``module.`` (of
     ``DataParallel``) is dropped and ``num_batches_tracked`` is ignored. Every other array is used exactly once.
 
     Args:
       name: a name of :data:`jaxvid.models.MODELS`.
-      arrays: ``{torch key: array}``; convolutions ``[O I T H W]``, matrices ``[O I]``.
+      arrays: ``{torch key: array}``; convolutions ``[O I T H W]`` or ``[O I H W]``, matrices ``[O I]``.
       num_classes: what the classifier must have; ``None`` takes what it has.
       **options: those of :func:`jaxvid.models.build` that change shapes. A ResNet's ``width``, and of an SRTG ``cell``
         and ``num_layers``, are read from the arrays where they are not given; ``expansion``, ``placement`` and the
-        width of an X3D, which rounding hides, are not.
+        width of an X3D or a DenseNet, which rounding hides, are not.
 
     Returns:
       ``{"params": ..., "batch_stats": ...}``, NumPy arrays in float32.
@@ -52,12 +52,12 @@ def convert_state_dict(
     _check_keys(name, keys.values(), given)
     converted, misfits = {}, []
     for path, key in keys.items():
-        array = _to_flax(given[key])
+        array = _to_flax(given[key], wanted[path].shape)
         if array.shape == wanted[path].shape:
             converted[path] = array
         else:
             misfits.append(
-                f"{key} {_to_torch_shape(wanted[path].shape)} (ours: {'/'.join(path[1:])} {wanted[path].shape}), "
+                f"{key} {_to_torch_shape(wanted[path].shape, given[key].ndim)} (ours: {'/'.join(path[1:])} {wanted[path].shape}), "
                 f"received {given[key].shape}"
             )
     if misfits:
@@ -134,11 +134,16 @@ def _listing(entries: list[str]) -> str:
     return "; ".join(entries[:_LISTED]) + more
 
 
-def _to_flax(array: np.ndarray) -> np.ndarray:
-    """``[O I T H W] -> [T H W I O]``, ``[O I] -> [I O]``, vectors as they are."""
+def _to_flax(array: np.ndarray, wanted: tuple[int, ...]) -> np.ndarray:
+    """``[O I T H W] -> [T H W I O]``, ``[O I H W] -> [1 H W I O]``, ``[O I] -> [I O]``, vectors as they are."""
+    if array.ndim == 4 and len(wanted) == 5:
+        array = array[:, :, None]
     order = (2, 3, 4, 1, 0) if array.ndim == 5 else tuple(reversed(range(array.ndim)))
     return np.ascontiguousarray(array.transpose(order), np.float32)
 
 
-def _to_torch_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
+def _to_torch_shape(shape: tuple[int, ...], axes: int) -> tuple[int, ...]:
+    """The shape that torch has for ours: without the axis of time where the kernel and the ``axes`` received have none."""
+    if len(shape) == 5 and shape[0] == 1 and axes == 4:
+        return (shape[4], shape[3], *shape[1:3])
     return (shape[4], shape[3], *shape[:3]) if len(shape) == 5 else tuple(reversed(shape))

@@ -7,6 +7,8 @@ from types import MappingProxyType
 
 import flax.linen as nn
 
+from jaxvid.models import names_torchvision
+from jaxvid.models.densenet import DenseNet
 from jaxvid.models.options import SRTGOptions
 from jaxvid.models.resnet import ResNet3D
 from jaxvid.models.x3d import X3D
@@ -77,8 +79,13 @@ def torch_key(name: str, model: nn.Module, path: tuple[str, ...]) -> str:
     """
     if isinstance(model, X3D):
         return _x3d_key(model, path)
-    if not isinstance(model, ResNet3D):
-        raise TypeError(f"model must be a ResNet3D or an X3D, received {type(model).__name__}.")
+    if isinstance(model, DenseNet) or (isinstance(model, ResNet3D) and model.per_frame and "srtg" not in path):
+        return names_torchvision.key(name, model, path)
+    if not isinstance(model, ResNet3D) or model.fast is not None:
+        raise TypeError(
+            f"model must be a network of which somebody has published weights, received {type(model).__name__} "
+            f"({name!r})."
+        )
     block, module, leaf = path[1], path[2:-1], path[-1]
     if block == "head":
         return f"fc.{_LEAVES[leaf]}"
