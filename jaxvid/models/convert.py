@@ -25,8 +25,9 @@ def convert_state_dict(
     """Turns a torch state dict into the variables of the network of that name.
 
     An X3D follows the names of pytorchvideo, a network named after Hara those of Hara's code, an image network those of
-    torchvision, the others those of the SRTG authors' code; an SRTG's cell is found under ``sar.lstm`` (``sar.gru``, ``sar.rnn``). A leading ``module.`` (of
-    ``DataParallel``) is dropped and ``num_batches_tracked`` is ignored. Every other array is used exactly once.
+    torchvision, the others those of the SRTG authors' code; an SRTG's cell is found under ``sar.lstm`` (``sar.gru``,
+    ``sar.rnn``). A leading ``module.`` (of ``DataParallel``) is dropped and ``num_batches_tracked`` is ignored. Every
+    other array is used exactly once.
 
     Args:
       name: a name of :data:`jaxvid.models.MODELS`.
@@ -56,9 +57,9 @@ def convert_state_dict(
         if array.shape == wanted[path].shape:
             converted[path] = array
         else:
+            torch_shape = _to_torch_shape(wanted[path].shape, given[key].ndim)
             misfits.append(
-                f"{key} {_to_torch_shape(wanted[path].shape, given[key].ndim)} (ours: {'/'.join(path[1:])} {wanted[path].shape}), "
-                f"received {given[key].shape}"
+                f"{key} {torch_shape} (ours: {'/'.join(path[1:])} {wanted[path].shape}), received {given[key].shape}"
             )
     if misfits:
         raise ValueError(f"the arrays of {name!r} must have the network's shapes: {_listing(misfits)}.")
@@ -143,7 +144,7 @@ def _to_flax(array: np.ndarray, wanted: tuple[int, ...]) -> np.ndarray:
 
 
 def _to_torch_shape(shape: tuple[int, ...], axes: int) -> tuple[int, ...]:
-    """The shape that torch has for ours: without the axis of time where the kernel and the ``axes`` received have none."""
+    """Torch's shape for one of ours; of a 2-D kernel without time where that many ``axes`` were received."""
     if len(shape) == 5 and shape[0] == 1 and axes == 4:
         return (shape[4], shape[3], *shape[1:3])
     return (shape[4], shape[3], *shape[:3]) if len(shape) == 5 else tuple(reversed(shape))

@@ -103,7 +103,8 @@ class MixedResNet(nn.Module):
     Note:
       The paper gives ResNet-50, the border between 2-D and 3-D, and "preactivated batch normalization"; kernels in time
       and strides in time are ours. It prints 60.77 "G" for one network at 18x224x224 (table III, in a column that its
-      head calls parameters and that can only be operations). Here are 63.28 G multiply-adds with 3x1x1, 72.76 with 3x3x3.
+      head calls parameters and that can only be operations); ours has 63.28 G multiply-adds with 3x1x1 and 72.76 with
+      3x3x3.
 
     Outputs of blocks can be captured and differentiated by name as those of :class:`jaxvid.models.resnet.ResNet3D`.
 

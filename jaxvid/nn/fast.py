@@ -26,12 +26,13 @@ class FASTConv(nn.Module):
     * parallel: ``H * r(S * x) + V * r(S * x)``.
 
     What follows normalises the output, as it does after an ordinary convolution. ``S`` has the strides of space and
-    the first convolutions in time have that of time. Where a 3x3x3 kernel keeps the number of channels, the three have as
-    many weights as it has.
+    the first convolutions in time have that of time. Where a 3x3x3 kernel keeps the number of channels, the three have
+    as many weights as it has.
 
     Note:
       Only the paper's abstract was at hand and no code is public. From the abstract are the three kernels, their order
-      and that the last two may stand side by side; channels, places of BatchNorm and ReLU, strides and the sum are ours.
+      and that the last two may stand side by side; channels, places of BatchNorm and ReLU, strides and the sum are
+      ours.
 
     Attributes:
       features: output channels, and those between the convolutions.

@@ -27,7 +27,7 @@ PUBLISHED = {
 
 
 def _unless_deep(name):
-    deep = any(depth in name for depth in ("_101", "_152", "_200", "x3d_l", "x3d_xl"))
+    deep = any(depth in name for depth in ("_101", "_152", "_161", "_169", "_200", "_201", "x3d_l", "x3d_xl"))
     return pytest.param(name, marks=pytest.mark.slow if deep else ())
 
 

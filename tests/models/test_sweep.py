@@ -46,7 +46,7 @@ def test_the_slow_ones_exist():
     assert set(NETWORKS.values()) > SLOW
 
 
-DEEP = ("_101", "_152", "_200", "x3d_l", "x3d_xl")
+DEEP = ("_101", "_152", "_161", "_169", "_200", "_201", "x3d_l", "x3d_xl")
 
 
 # A device that has no Pallas kernel refuses even to be traced.
