@@ -31,7 +31,10 @@ SLOW = {
     "r3d_50", "r2plus1d_18", "r2plus1d_50", "wide_r3d_50", "resnet3d_18_hara", "resnet3d_50_hara", "r2plus1d_18_hara",
     "wide_resnet3d_50_hara", "srtg_r3d_18", "srtg_r2plus1d_50", "srtg_wide_r3d_50", "srtg_resnet3d_18_hara",
     "srtg_resnet3d_50_hara", "srtg_r2plus1d_18_hara", "srtg_r2plus1d_50_hara", "srtg_wide_resnet3d_50_hara",
-    "srtg_x3d_xs",
+    "srtg_x3d_xs", "fast_r50", "resnet2d_18", "resnet2d_50", "resnext2d_101_32x8d", "wide_resnet2d_50_2",
+    "srtg_fast_r18", "srtg_fast_r50", "srtg_resnet2d_18", "srtg_resnet2d_50", "srtg_resnext2d_50_32x4d",
+    "srtg_resnext2d_101_32x8d", "srtg_wide_resnet2d_50_2", "densenet2d_161", "fast_densenet_121",
+    "srtg_u2s_resnet_50",
 }  # fmt: skip
 
 
