@@ -11,6 +11,7 @@ import flax.traverse_util
 import numpy as np
 
 from jaxvid import models
+from jaxvid.models import names_torchvision
 from jaxvid.models.cost import variable_shapes
 from jaxvid.models.resnet import ResNet3D
 from jaxvid.models.torch_names import torch_key
@@ -71,9 +72,11 @@ def _strip(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     for key, array in arrays.items():
         if key.endswith("num_batches_tracked"):
             continue
-        short = key.removeprefix("module.")
+        short = names_torchvision.modern(key.removeprefix("module."))
         if short in stripped:
-            raise ValueError(f"every array must occur once, received {short!r} with and without the prefix 'module.'.")
+            raise ValueError(
+                f"every array must occur once, received {short!r} with and without the prefix 'module.' or in two spellings."
+            )
         stripped[short] = np.asarray(array)
     return stripped
 

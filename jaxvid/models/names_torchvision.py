@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
+
 import flax.linen as nn
 
 from jaxvid.models.densenet import DenseNet
 
 _LEAVES = {"kernel": "weight", "scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}
+_OLD_DENSE_LAYER = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12]\.)")
 _SHORTCUT = {"shortcut_conv": "downsample.0", "shortcut_norm": "downsample.1"}
 
 
@@ -32,6 +35,15 @@ def key(name: str, model: nn.Module, path: tuple[str, ...]) -> str:
             raise TypeError(f"model must be an image network, received {name!r}, of which no weights are published.")
         return f"{_densenet(block, module)}.{_LEAVES[leaf]}"
     return f"{_resnet(block, module)}.{_LEAVES[leaf]}"
+
+
+def modern(key: str) -> str:
+    """A key of torchvision's as its code has it today; its published DenseNet files are older.
+
+    >>> modern("features.denseblock1.denselayer16.norm.2.weight")
+    'features.denseblock1.denselayer16.norm2.weight'
+    """
+    return _OLD_DENSE_LAYER.sub(r"\1\2", key)
 
 
 def _resnet(block: str, module: tuple[str, ...]) -> str:

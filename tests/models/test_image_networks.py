@@ -1,6 +1,7 @@
 """Image networks: torchvision's parameters, names and logits, and what a network on every frame is."""
 
 import functools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -122,6 +123,17 @@ def test_a_wrong_kernel_is_named_as_torch_would(shapes_of):
     message = r"layer1\.0\.conv1\.weight \(4, 4, 3, 3\) \(ours: .* \(1, 3, 3, 4, 4\)\), received \(4, 4, 5, 5\)\.$"
     with pytest.raises(ValueError, match=message):
         convert_state_dict(name, given)
+
+
+def test_files_of_densenet_have_older_names(shapes_of):
+    """torchvision's files say ``norm.1`` where its code says ``norm1``."""
+    name, rng = "densenet2d_121", np.random.default_rng(0)
+    shapes = shapes_of(name, models.build(name, 3, width=4))
+    given = {key: rng.normal(size=shape).astype(np.float32) for key, shape in shapes.items()}
+    old = {re.sub(r"(denselayer\d+\.(norm|conv))([12])", r"\1.\3", key): array for key, array in given.items()}
+    assert "features.denseblock1.denselayer1.norm.1.weight" in old
+    expected = convert_state_dict(name, given, width=4)
+    jax.tree.map(np.testing.assert_array_equal, convert_state_dict(name, old, width=4), expected)
 
 
 @pytest.mark.parametrize("name", ["fast_r18", "fast_densenet_121", "u2s_resnet_50"])
