@@ -75,7 +75,7 @@ def _strip(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         short = names_torchvision.modern(key.removeprefix("module."))
         if short in stripped:
             raise ValueError(
-                f"every array must occur once, received {short!r} with and without the prefix 'module.' or in two spellings."
+                f"every array must occur once, received {short!r} with and without the prefix 'module.' or spelt twice."
             )
         stripped[short] = np.asarray(array)
     return stripped
