@@ -16,7 +16,7 @@ from typing import Any
 
 import flax.linen as nn
 
-from jaxvid.models import csn, i3d, mfnet, slowfast, tam, tsm, variants, x3d
+from jaxvid.models import csn, densenet, i3d, mfnet, slowfast, tam, tsm, u2s, variants, x3d
 from jaxvid.models.options import closest
 
 __all__ = ["MODELS", "SOURCES", "build"]
@@ -30,6 +30,8 @@ _FAMILIES = (
     csn,
     tsm,
     tam,
+    densenet,
+    u2s,
 )
 
 MODELS: Mapping[str, Callable[..., nn.Module]] = MappingProxyType(

@@ -14,6 +14,7 @@ import flax.traverse_util
 import numpy as np
 
 from jaxvid import models
+from jaxvid.models import names_torchvision
 from jaxvid.models.cost import variable_shapes
 from jaxvid.models.csn import CSN
 from jaxvid.models.i3d import I3D
@@ -201,11 +202,9 @@ def _strip(arrays: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
         if key.endswith("num_batches_tracked"):
             counters.append(key)
             continue
-        short = key.removeprefix("module.").removeprefix("model.")
+        short = names_torchvision.modern(key.removeprefix("module.").removeprefix("model."))
         if short in stripped:
-            raise ValueError(
-                f"every array must occur once, received {short!r} with and without the prefix 'module.' or 'model.'."
-            )
+            raise ValueError(f"every array must occur once, received {short!r} twice, spelt or prefixed differently.")
         stripped[short] = array if hasattr(array, "shape") else np.asarray(array)
     return stripped, counters
 

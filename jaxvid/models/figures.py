@@ -17,6 +17,7 @@ ZOO = "PySlowFast, model zoo"
 ZOO_PTV = "PySlowFast, model zoo of pytorchvideo's networks"
 ZOO_VMZ = "VMZ, model zoo"
 TORCHVISION = "torchvision's documentation of the weights"
+U2S = "U2S (Zhao et al.), table III"
 CFP = "Class Feature Pyramids (Stergiou et al. 2019), table 1"
 
 
@@ -39,6 +40,12 @@ class Printed:
 
 CLIP: Size3 = (16, 224, 224)
 """``(T, H, W)`` at which multiply-adds are counted, where a network has no clip of its own."""
+
+_IMAGES = (
+    *("resnet2d_18", "resnet2d_34", "resnet2d_50", "resnet2d_101", "resnet2d_152"),
+    *("resnext2d_50_32x4d", "resnext2d_101_32x4d", "resnext2d_101_32x8d", "wide_resnet2d_50_2"),
+    *("densenet2d_121", "densenet2d_161", "densenet2d_169", "densenet2d_201"),
+)
 
 CLIPS: Mapping[str, Size3] = MappingProxyType(
     {
@@ -63,6 +70,8 @@ CLIPS: Mapping[str, Size3] = MappingProxyType(
         "r3d_18_torchvision": (16, 112, 112),
         "mc3_18_torchvision": (16, 112, 112),
         "r2plus1d_18_torchvision": (16, 112, 112),
+        "u2s_resnet_50": (18, 224, 224),
+        **dict.fromkeys(_IMAGES, (1, 224, 224)),
     }
 )
 """The clips of networks whose papers define them by one; those with SRTG have the same."""
@@ -142,6 +151,7 @@ PRINTED: Mapping[str, Printed] = MappingProxyType(
         "mc3_18_torchvision": Printed("11.695440", "43.34", TORCHVISION, _MULTIPLY_ADDS),
         "tsm_r50": Printed("24.3", "65", THESIS_MT, _MULTIPLY_ADDS),
         "tam_r50": Printed("25.6", "86", THESIS_MT, _MULTIPLY_ADDS),
+        "u2s_resnet_50": Printed(None, "60.77", U2S, f"{_NOT_MET}; the multiply-adds are 4 % more"),
     }
 )
 """Name -> what the papers print. Parameters that need no remark agree with ours to the printed digits."""
@@ -253,6 +263,39 @@ _COUNTED = {
     "tam_r101": (45_717_584, 163_034_359_808),
     "srtg_tam_r50": (347_752_240, 90_586_646_528),
     "srtg_tam_r101": (653_363_280, 172_748_367_872),
+    "fast_r18": (36_483_408, 26_518_822_912),
+    "fast_r34": (66_807_888, 43_859_648_512),
+    "fast_r50": (36_739_792, 27_276_681_216),
+    "fast_r101": (69_092_560, 39_941_906_432),
+    "resnet2d_18": (11_381_712, 1_813_766_144),
+    "resnet2d_34": (21_489_872, 3_663_454_208),
+    "resnet2d_50": (24_327_632, 4_087_955_456),
+    "resnet2d_101": (43_319_760, 7_800_176_640),
+    "resnet2d_152": (58_963_408, 11_512_397_824),
+    "resnext2d_50_32x4d": (23_799_504, 4_229_251_072),
+    "resnext2d_101_32x4d": (42_948_304, 7_968_768_000),
+    "resnext2d_101_32x8d": (87_561_936, 16_412_786_688),
+    "wide_resnet2d_50_2": (67_653_840, 11_396_792_320),
+    "srtg_fast_r18": (47_655_248, 26_534_551_552),
+    "srtg_fast_r34": (86_987_856, 43_890_581_504),
+    "srtg_fast_r50": (56_919_760, 27_307_614_208),
+    "srtg_fast_r101": (107_167_952, 40_008_491_008),
+    "srtg_resnet2d_18": (22_553_552, 1_824_907_264),
+    "srtg_resnet2d_34": (41_669_840, 3_683_573_760),
+    "srtg_resnet2d_50": (346_482_128, 4_409_868_288),
+    "srtg_resnet2d_101": (650_965_456, 8_407_302_144),
+    "srtg_resnet2d_152": (901_735_888, 12_354_404_352),
+    "srtg_resnext2d_50_32x4d": (345_954_000, 4_551_163_904),
+    "srtg_resnext2d_101_32x4d": (650_594_000, 8_575_893_504),
+    "srtg_resnext2d_101_32x8d": (695_207_632, 17_019_912_192),
+    "srtg_wide_resnet2d_50_2": (389_808_336, 11_718_705_152),
+    "densenet2d_121": (7_363_856, 2_833_547_264),
+    "densenet2d_161": (27_355_600, 7_726_582_272),
+    "densenet2d_169": (13_150_480, 3_358_844_928),
+    "densenet2d_201": (18_861_328, 4_290_213_888),
+    "fast_densenet_121": (8_496_784, 30_690_459_648),
+    "u2s_resnet_50": (32_446_416, 63_280_381_952),
+    "srtg_u2s_resnet_50": (354_600_912, 66_356_903_936),
 }
 COUNTED: Mapping[str, tuple[int, int]] = MappingProxyType(_COUNTED)
 """Name -> (parameters, multiply-adds) as :func:`jaxvid.models.cards.count` gives them; a test counts them afresh."""

@@ -70,6 +70,22 @@ POOLS: Mapping[str, Callable[..., Array]] = MappingProxyType({"max": max_pool3d,
 """``(x, window, strides, padding) -> x`` of every kind of pooling that a network can have between its stages."""
 
 
+def halve(x: Array, pool: str, window: int = 3, per_frame: bool = False) -> Array:
+    """Pools with stride 2; a window of 3 is padded by 1, one of 2 drops the last position of an odd axis.
+
+    Args:
+      x: ``[N T H W C]``; an axis of one position keeps it.
+      pool: a key of :data:`POOLS`.
+      window: 2 or 3, along every axis.
+      per_frame: whether time is left as it is.
+    """
+    padding = (window - 1) // 2
+    t, h, w = (min(window, length + 2 * padding) for length in x.shape[1:4])
+    if per_frame:
+        return POOLS[pool](x, (1, h, w), (1, 2, 2), (0, padding, padding))
+    return POOLS[pool](x, (t, h, w), (2, 2, 2), (padding,) * 3)
+
+
 def make_srtg(srtg: SRTGOptions | None, dtype: jax.typing.DTypeLike) -> tuple[MakeModule | None, str]:
     """What makes the SRTG of a block, or ``None``, and where in the block it sits."""
     if srtg is None:

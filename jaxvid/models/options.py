@@ -14,12 +14,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxvid.models.residual import PLACEMENTS
+from jaxvid.nn.fast import ARRANGEMENTS
 
 CONVS = ("auto", "direct", "folded")
 """Formulations of the 3-D convolution; ``auto`` is the fastest one measured on the backend."""
 
 POOLS = ("max", "avg", "soft")
 """Pooling between the stages; ``soft`` is :func:`jaxvid.ops.softpool`."""
+
+POOL_WINDOWS = (2, 3)
+"""Lengths of the window of the pooling behind the stem; it halves in either case."""
 
 DTYPES = ("float32", "bfloat16", "float16")
 
@@ -102,13 +106,16 @@ def network_fields(
     }
 
 
-def srtg_options(name: str, known: Sequence[str], options: Mapping[str, Any]) -> SRTGOptions | None:
+def srtg_options(
+    name: str, known: Sequence[str], options: Mapping[str, Any], residual: bool = True
+) -> SRTGOptions | None:
     """The SRTG of a network: that of ``options`` where its name begins with ``srtg_``, else ``None``.
 
     Args:
       name: the network's name.
       known: the options that its builder takes beside these.
       options: fields of :class:`SRTGOptions`; whatever the builder did not know ends up here too.
+      residual: whether there is a network of that name with SRTG.
 
     Raises:
       ValueError: an option is unknown, does not belong to this name, or has an impossible value.
@@ -136,6 +143,26 @@ def refuse_options(name: str, known: Sequence[str], unknown: Collection[str]) ->
         raise ValueError(
             f"the options of {name!r} must be among {', '.join(known)}, received {option!r}{closest(option, known)}."
         )
+
+
+def fast_arrangement(name: str, fast: Any) -> str | None:
+    """How the FAST convolutions of a ``fast_`` network stand, by default one after another; ``None`` for the others.
+
+    Raises:
+      ValueError: the arrangement is unknown, or given for another network.
+    """
+    if not name.removeprefix("srtg_").startswith("fast_"):
+        if fast is not None:
+            raise ValueError(f"fast may only be set for a fast_ model, received fast={fast!r} for {name!r}.")
+        return None
+    require_choice("fast", "sequential" if fast is None else fast, ARRANGEMENTS)
+    return "sequential" if fast is None else str(fast)
+
+
+def pool_window(value: Any) -> int:
+    """The length of the window of the pooling behind the stem, one of :data:`POOL_WINDOWS`."""
+    require_choice("pool_window", value, POOL_WINDOWS)
+    return int(value)
 
 
 def closest(word: Any, choices: Collection[Any]) -> str:

@@ -1,4 +1,4 @@
-"""The residual block of the 3-D ResNets: two or three convolutions, a shortcut, and a place for SRTG."""
+"""The residual block of the ResNets: two or three convolutions, a shortcut, and a place for SRTG."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import flax.linen as nn
+
+from jaxvid.nn.fast import FASTConv
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Float
@@ -70,7 +72,7 @@ class FactorisedConv(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """One residual block (He et al. 2016), simple or bottleneck, in 3-D, (2+1)D or 2-D, with SRTG at one place or none.
+    """One residual block (He et al. 2016), simple or bottleneck, in 3-D, (2+1)D, FAST or 2-D, with SRTG or without.
 
     Simple: ``3x3x3, BN, ReLU, 3x3x3, BN``. Bottleneck: ``1x1x1, BN, ReLU, 3x3x3, BN, ReLU, 1x1x1, BN``. Then the
     shortcut is added and a ReLU follows. The stride sits on the first 3x3x3; the shortcut is a strided 1x1x1 with BN
@@ -99,6 +101,7 @@ class ResidualBlock(nn.Module):
       inner: channels of a bottleneck's 3x3x3 convolution.
       groups: groups of the bottleneck's 3x3x3 convolution.
       factorised: (2+1)D in place of 3x3x3.
+      fast: FAST in place of 3x3x3, one of :data:`jaxvid.nn.fast.ARRANGEMENTS`, or ``None``.
       per_frame: 1x3x3 in place of 3x3x3.
       shared_middle: (2+1)D only. True: the middle channels of all convolutions of a block follow from the *block's*
         input channels and planes, as in torchvision and the SRTG authors' code. False: each convolution has its own,
@@ -127,6 +130,7 @@ class ResidualBlock(nn.Module):
     per_frame: bool = False
     before_conv1: Callable[[Array], Array] | None = None
     behind_conv1: MakeModule | None = None
+    fast: str | None = None
 
     @nn.compact
     def __call__(self, x: Float[Array, "N T H W C"], train: bool) -> Float[Array, "N t h w F"]:
@@ -175,6 +179,9 @@ class ResidualBlock(nn.Module):
         if self.per_frame:
             return self.conv(features, (1, 3, 3), strides, (0, 1, 1), groups=groups, name=name)(x)
         kernel_size = (3, 3, 3)
+        if self.fast is not None:
+            fast = FASTConv(features, kernel_size, strides, self.conv, self.norm, self.fast, groups, name=name)
+            return fast(x, train)
         if not self.factorised:
             return self.conv(features, kernel_size, strides, (1, 1, 1), groups=groups, name=name)(x)
         if self.shared_middle:

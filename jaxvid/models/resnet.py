@@ -1,4 +1,4 @@
-"""One 3-D ResNet: r3d, r(2+1)d, wide and Hara's variants, each with SRTG in its blocks or without."""
+"""One ResNet: r3d, r(2+1)d, FAST, wide and Hara's variants, and image networks, each with SRTG or without."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxvid.models.interface import POOLS, check_video, make_conv, make_norm, make_srtg, named_output
+from jaxvid.models.interface import check_video, halve, make_conv, make_norm, make_srtg, named_output
 from jaxvid.models.options import SRTGOptions
 from jaxvid.models.residual import FactorisedConv, MakeModule, ResidualBlock, middle_channels
 from jaxvid.models.stages import Head, Stage
@@ -57,7 +57,9 @@ class ResNet3D(nn.Module):
 
     ``stem``, a 3x3x3 pooling with stride 2 unless ``stem_pool`` is off, ``stage1`` … ``stage4``, ``head``. The stages
     have ``width * widen`` times 1, 2, 4, 8 planes, and stages 2 to 4 halve time and space. Convolutions start
-    Kaiming-normal (fan out), BN at 1 and 0, the classifier at N(0, 0.01) and 0.
+    Kaiming-normal (fan out), BN at 1 and 0, the classifier at N(0, 0.01) and 0. With ``per_frame`` it is the image
+    network (He et al. 2016), applied to every frame: kernels 1xkxk, time keeps its length, and the mean over time makes
+    the logits those of the mean frame.
 
     The output of each of the six blocks can be captured (``capture_intermediates`` finds them by their names) and
     differentiated: ``apply(..., mutable=["perturbations"])`` creates zeros under ``{block: {"output": …}}`` that are
@@ -68,6 +70,8 @@ class ResNet3D(nn.Module):
       stage_sizes: blocks of each stage.
       bottleneck: blocks of three convolutions, not two.
       factorised: (2+1)D convolutions.
+      fast: FAST convolutions in the blocks, one of :data:`jaxvid.nn.fast.ARRANGEMENTS`, or ``None``.
+      per_frame: a 2-D network; ``stem_frames`` should be 1 then.
       width: channels of the stem and planes of stage 1, before ``widen``.
       widen: factor on all planes and the stem (Hara's wide ResNet).
       expansion: output channels of a bottleneck per plane.
@@ -79,6 +83,7 @@ class ResNet3D(nn.Module):
       pool: one of :data:`jaxvid.models.options.POOLS`; ``max`` is the papers'.
       stem_pool: whether the pooling behind the stem exists; torchvision's video networks have none.
       frame_stages: the stages, counted from 1, whose blocks are 2-D and leave time as it is.
+      pool_window: length of the pooling's window along every axis, 3, or 2 as in the SoftPool authors' code.
       dropout: before the classifier.
       dtype: of the activations; parameters, statistics, recurrences and the head stay float32.
       conv: one of :data:`jaxvid.models.options.CONVS`.
@@ -91,6 +96,8 @@ class ResNet3D(nn.Module):
     stage_sizes: tuple[int, ...]
     bottleneck: bool
     factorised: bool = False
+    fast: str | None = None
+    per_frame: bool = False
     width: int = 64
     widen: int = 1
     expansion: int = 1
@@ -102,6 +109,7 @@ class ResNet3D(nn.Module):
     pool: str = "max"
     stem_pool: bool = True
     frame_stages: tuple[int, ...] = ()
+    pool_window: int = 3
     dropout: float = 0.0
     dtype: jax.typing.DTypeLike = jnp.float32
     conv: str = "auto"
@@ -130,9 +138,9 @@ class ResNet3D(nn.Module):
         stem = Stem(planes, self.stem_frames, self.factorised, self.stem_middle, conv, norm, name="stem")
         x = stem(video.astype(self.dtype), train)
         if self.stem_pool:
-            x = POOLS[self.pool](x, (3, 3, 3), (2, 2, 2), (1, 1, 1))
+            x = halve(x, self.pool, self.pool_window, self.per_frame)
         for index, num_blocks in enumerate(self.stage_sizes):
-            block = self._block(planes * 2**index, conv, norm, index + 1 in self.frame_stages)
+            block = self._block(planes * 2**index, conv, norm, self.per_frame or index + 1 in self.frame_stages)
             first = functools.partial(block, stride=1 if index == 0 else 2)
             others = (functools.partial(block, stride=1),) * (num_blocks - 1)
             x = Stage((first, *others), self.remat, name=f"stage{index + 1}")(x, train)
@@ -140,8 +148,8 @@ class ResNet3D(nn.Module):
 
     def _strides(self) -> Size3:
         pool = 2 if self.stem_pool else 1
-        time = 2 ** sum(stage not in self.frame_stages for stage in (2, 3, 4))
-        return (pool * time, pool * 16, pool * 16)
+        time = pool * 2 ** sum(stage not in self.frame_stages for stage in (2, 3, 4))
+        return (1 if self.per_frame else time, pool * 16, pool * 16)
 
     def _block(
         self, planes: int, conv: MakeModule, norm: MakeModule, per_frame: bool
@@ -155,6 +163,7 @@ class ResNet3D(nn.Module):
             inner=max(1, planes * self.base_width // 64) * self.groups,
             groups=self.groups,
             factorised=self.factorised,
+            fast=self.fast,
             per_frame=per_frame,
             shared_middle=self.shared_middle,
             conv=conv,

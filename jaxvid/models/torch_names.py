@@ -15,11 +15,13 @@ from jaxvid.models import (
     names_pyslowfast,
     names_pytorchvideo,
     names_tfhub,
+    names_torchvision,
     names_torchvision_video,
     names_tsn,
     names_vmz,
 )
 from jaxvid.models.csn import CSN
+from jaxvid.models.densenet import DenseNet
 from jaxvid.models.i3d import I3D
 from jaxvid.models.mfnet import MFNet
 from jaxvid.models.resnet import ResNet3D
@@ -43,9 +45,11 @@ def schemes_of(name: str, model: nn.Module) -> tuple[Scheme, ...]:
       TypeError: nobody has published weights of this kind of network.
     """
     schemes = SCHEMES.get(type(model))
-    if schemes is None:
-        known = ", ".join(kind.__name__ for kind in SCHEMES)
-        raise TypeError(f"model must be one of {known}, received {type(model).__name__}.")
+    if schemes is None or getattr(model, "fast", None) is not None:
+        raise TypeError(
+            f"model must be a network of which somebody has published weights, received {type(model).__name__} "
+            f"({name!r})."
+        )
     named = tuple(scheme for scheme in schemes if any(part in name for part in scheme.names))
     return named or tuple(scheme for scheme in schemes if not scheme.names)
 
@@ -126,7 +130,9 @@ SCHEMES: Mapping[type[nn.Module], tuple[Scheme, ...]] = MappingProxyType(
             Scheme("the SRTG authors", partial(_resnet_key, _srtg_name)),
             Scheme("Hara", partial(_resnet_key, _hara_name), names=("_hara", "resnext3d_")),
             Scheme("torchvision", names_torchvision_video.key, names=("_torchvision",)),
+            Scheme("torchvision images", names_torchvision.key, names=("resnet2d_", "resnext2d_")),
         ),
+        DenseNet: (Scheme("torchvision images", names_torchvision.key),),
         X3D: (
             Scheme("pytorchvideo", names_pytorchvideo.key),
             Scheme("PySlowFast", names_pyslowfast.key, options={"shortcut_norm": True}),

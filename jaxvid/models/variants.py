@@ -1,4 +1,4 @@
-"""The named 3-D ResNets: a table of what each name means, with its source, and the builder that reads it."""
+"""The named ResNets: a table of what each name means, with its source, and the builder that reads it."""
 
 from __future__ import annotations
 
@@ -27,6 +27,10 @@ STAGE_SIZES: Mapping[int, tuple[int, ...]] = MappingProxyType(
 SRTG_REPO = "Stergiou & Poppe 2021, the authors' code"
 HARA_REPO = "Hara et al. 2018, the authors' code"
 TORCHVISION = "Tran et al. 2018, torchvision's code"
+RESNET = "He et al. 2016, as torchvision has it"
+RESNEXT = "Xie et al. 2017, as torchvision has it"
+WIDE = "Zagoruyko & Komodakis 2016, as torchvision has it"
+FAST = "experimental: Stergiou & Poppe, FAST (arXiv:2002.02651); the layout is r3d's"
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,8 @@ class Family:
     fields: Mapping[str, Any] = field(default_factory=dict)
     bottleneck: Mapping[str, Any] = field(default_factory=dict)
 
+
+_IMAGE: Mapping[str, Any] = MappingProxyType({"per_frame": True, "stem_frames": 1})
 
 FAMILIES: tuple[Family, ...] = (
     # Bottlenecks with expansion 1, as in all networks of the SRTG paper: only so are the printed parameter counts met.
@@ -71,6 +77,13 @@ FAMILIES: tuple[Family, ...] = (
     Family("r3d_{}_torchvision", (18,), TORCHVISION, {"stem_pool": False}),
     Family("mc3_{}_torchvision", (18,), TORCHVISION, {"stem_pool": False, "frame_stages": (2, 3, 4)}),
     Family("r2plus1d_{}_torchvision", (18,), TORCHVISION, {"stem_pool": False, "factorised": True}),
+    # r3d with every 3x3x3 replaced and nothing else, so that the two can be compared: the 3x7x7 stem stays.
+    Family("fast_r{}", (18, 34, 50, 101), FAST),
+    # The image networks of the SoftPool paper. The stride sits on the 3x3, not on the first 1x1.
+    Family("resnet2d_{}", (18, 34, 50, 101, 152), RESNET, _IMAGE, {"expansion": 4}),
+    Family("resnext2d_{}_32x4d", (50, 101), RESNEXT, {**_IMAGE, "groups": 32, "base_width": 4}, {"expansion": 4}),
+    Family("resnext2d_{}_32x8d", (101,), RESNEXT, {**_IMAGE, "groups": 32, "base_width": 8}, {"expansion": 4}),
+    Family("wide_resnet2d_{}_2", (50,), WIDE, {**_IMAGE, "base_width": 128}, {"expansion": 4}),
 )
 
 
@@ -102,6 +115,8 @@ def build_resnet(
     width: int | None = None,
     expansion: int | None = None,
     pool: str = "max",
+    pool_window: int = 3,
+    fast: str | None = None,
     **common: Any,
 ) -> ResNet3D:
     """Builds one network of the table.
@@ -115,6 +130,8 @@ def build_resnet(
         64.
       expansion: output channels of a bottleneck per plane; ``None`` is the family's own.
       pool: ``"max"``, ``"avg"`` or ``"soft"``, the pooling behind the stem, where the network has one.
+      pool_window: length of its window along every axis, 3, or 2: with ``pool="soft"`` the SoftPool authors' code.
+      fast: ``fast_`` networks only, ``"sequential"`` (the default) or ``"parallel"``, see :class:`jaxvid.nn.FASTConv`.
       **common: the options of every network, see :func:`jaxvid.models.options.network_fields`.
 
     Returns:
@@ -126,10 +143,13 @@ def build_resnet(
     bottleneck = depth >= 50
     width = options.count("width", 64 if width is None else width)
     options.require_choice("pool", pool, options.POOLS)
-    common = options.network_fields(name, ("width", "expansion", "pool"), num_classes, **common)
+    own = ("width", "expansion", "pool", "pool_window", "fast")
+    common = options.network_fields(name, own, num_classes, **common)
     fields = dict(family.fields) | (dict(family.bottleneck) if bottleneck else {})
     if pool != "max" and not fields.get("stem_pool", True):
         raise ValueError(f"pool may not be set for a network without pooling, received pool={pool!r} for {name!r}.")
+    fields |= {"pool": pool, "pool_window": options.pool_window(pool_window)}
+    fields |= {"fast": options.fast_arrangement(name, fast)}
     if expansion is not None:
         expansion = options.count("expansion", expansion)
         if not bottleneck and expansion != 1:
@@ -138,4 +158,4 @@ def build_resnet(
                 f"for {name!r}."
             )
         fields["expansion"] = expansion
-    return ResNet3D(stage_sizes=STAGE_SIZES[depth], bottleneck=bottleneck, width=width, pool=pool, **fields, **common)
+    return ResNet3D(stage_sizes=STAGE_SIZES[depth], bottleneck=bottleneck, width=width, **fields, **common)

@@ -27,7 +27,8 @@ PUBLISHED = {
 
 
 def _unless_deep(name):
-    deep = any(depth in name for depth in ("_101", "_152", "_200", "_r101", "x3d_l", "x3d_xl"))
+    parts = ("_101", "_r101", "_152", "_161", "_169", "_200", "_201", "x3d_l", "x3d_xl")
+    deep = any(part in name for part in parts)
     return pytest.param(name, marks=pytest.mark.slow if deep else ())
 
 
