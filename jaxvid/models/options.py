@@ -55,6 +55,7 @@ def network_fields(
     num_classes: Any,
     *,
     convs: Sequence[str] = CONVS,
+    recurrent: bool = True,
     dropout: Any = 0.0,
     dtype: Any = "float32",
     conv: Any = "auto",
@@ -69,6 +70,7 @@ def network_fields(
       own: the options that its builder takes beside these.
       num_classes: outputs, at least 1.
       convs: what ``conv`` may be.
+      recurrent: whether a network of this kind can have SRTG, and so a name that begins with ``srtg_``.
       dropout: share of the features dropped before the classifier, in [0, 1).
       dtype: of the activations: float32, bfloat16 or float16.
       conv: formulation of the convolutions.
@@ -77,12 +79,15 @@ def network_fields(
       **srtg: fields of :class:`SRTGOptions`, for ``srtg_`` names only.
 
     Returns:
-      ``num_classes``, ``dropout``, ``dtype``, ``conv``, ``remat``, ``window`` and ``srtg``.
+      ``num_classes``, ``dropout``, ``dtype``, ``conv``, ``remat``, ``window``, and ``srtg`` where there can be one.
 
     Raises:
       ValueError: an option is unknown, does not belong to this name, or has an impossible value.
     """
-    recurrent = srtg_options(name, (*own, "dropout", "dtype", "conv", "remat", "window"), srtg)
+    known = (*own, "dropout", "dtype", "conv", "remat", "window")
+    if srtg and not recurrent:
+        raise ValueError(_unknown(name, next(iter(srtg)), known))
+    fields = {"srtg": srtg_options(name, known, srtg)} if recurrent else {}
     require_choice("conv", conv, tuple(convs))
     if window is not None:
         if isinstance(window, (str, bytes)) or not isinstance(window, Sequence) or len(window) != 3:
@@ -95,8 +100,7 @@ def network_fields(
         "conv": conv,
         "remat": flag("remat", remat),
         "window": window,
-        "srtg": recurrent,
-    }
+    } | fields
 
 
 def srtg_options(name: str, known: Sequence[str], options: Mapping[str, Any]) -> SRTGOptions | None:
@@ -113,10 +117,7 @@ def srtg_options(name: str, known: Sequence[str], options: Mapping[str, Any]) ->
     recurrent = [f.name for f in dataclasses.fields(SRTGOptions)]
     for option, value in options.items():
         if option not in recurrent:
-            raise ValueError(
-                f"the options of {name!r} must be among {', '.join([*known, *recurrent])}, received {option!r}"
-                f"{closest(option, [*known, *recurrent])}."
-            )
+            raise ValueError(_unknown(name, option, [*known, *recurrent]))
         if not name.startswith("srtg_"):
             raise ValueError(
                 f"{option} may only be set for a model whose name starts with srtg_, received {option}={value!r} "
@@ -129,6 +130,10 @@ def srtg_options(name: str, known: Sequence[str], options: Mapping[str, Any]) ->
             f"with gate={options.get('gate', 'none')!r}."
         )
     return SRTGOptions(**options) if name.startswith("srtg_") else None
+
+
+def _unknown(name: str, option: str, known: Sequence[str]) -> str:
+    return f"the options of {name!r} must be among {', '.join(known)}, received {option!r}{closest(option, known)}."
 
 
 def closest(word: Any, choices: Collection[Any]) -> str:

@@ -7,6 +7,8 @@ from types import MappingProxyType
 
 import flax.linen as nn
 
+from jaxvid.models import names_mtnet
+from jaxvid.models.mtnet_reference import MTNetReference
 from jaxvid.models.options import SRTGOptions
 from jaxvid.models.resnet import ResNet3D
 from jaxvid.models.x3d import X3D
@@ -77,8 +79,10 @@ def torch_key(name: str, model: nn.Module, path: tuple[str, ...]) -> str:
     """
     if isinstance(model, X3D):
         return _x3d_key(model, path)
+    if isinstance(model, MTNetReference):
+        return names_mtnet.key(name, model, path)
     if not isinstance(model, ResNet3D):
-        raise TypeError(f"model must be a ResNet3D or an X3D, received {type(model).__name__}.")
+        raise TypeError(f"model must be a ResNet3D, an X3D or an MTNetReference, received {type(model).__name__}.")
     block, module, leaf = path[1], path[2:-1], path[-1]
     if block == "head":
         return f"fc.{_LEAVES[leaf]}"

@@ -16,7 +16,9 @@ _ROWS = json.loads((Path(__file__).parents[1] / "golden" / "model_counts.json").
 _NAMES = {"wide_r3d50_2": "wide_r3d_50", "wide_r3d101_2": "wide_r3d_101", "hara_wide50_k2": "wide_resnet3d_50_hara"}
 _NAMES |= {f"hara_resnet{depth}": f"resnet3d_{depth}_hara" for depth in (18, 34, 50, 101, 152)}
 _NAMES |= {f"hara_r2p1d{depth}": f"r2plus1d_{depth}_hara" for depth in (18, 34, 50, 101)}
-_NAMES |= {row["tag"]: row["tag"].lower() for row in _ROWS if row["tag"].lower() in models.MODELS}
+_NAMES |= {
+    row["tag"]: name for row in _ROWS if (name := row["tag"].lower().replace("mtnet", "mtnet_ref")) in models.MODELS
+}
 
 
 def _param(row):
