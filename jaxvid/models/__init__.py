@@ -16,7 +16,7 @@ from typing import Any
 
 import flax.linen as nn
 
-from jaxvid.models import mtnet_reference, variants, x3d
+from jaxvid.models import mtnet, mtnet_reference, variants, x3d
 from jaxvid.models.options import closest
 
 __all__ = ["MODELS", "SOURCES", "build"]
@@ -24,6 +24,7 @@ __all__ = ["MODELS", "SOURCES", "build"]
 _FAMILIES = (
     variants,
     x3d,
+    mtnet,
     mtnet_reference,
 )
 

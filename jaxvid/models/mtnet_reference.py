@@ -206,9 +206,9 @@ def windows_of_streams(x: Streams, window: Size3 | None) -> Float[Array, "N t h 
 
 
 def _pad_to_even(x: Array) -> Array:
-    """One more row *and* column, equal to the last, where the number of either is odd (so the code does it)."""
+    """One more row *and* column, equal to the first and before it, where the number of either is odd (as the code)."""
     odd = (x.shape[2] | x.shape[3]) % 2
-    return jnp.pad(x, ((0, 0), (0, 0), (0, odd), (0, odd), (0, 0)), mode="edge")
+    return jnp.pad(x, ((0, 0), (0, 0), (odd, 0), (odd, 0), (0, 0)), mode="edge")
 
 
 def round_up(channels: int, groups: int) -> int:
