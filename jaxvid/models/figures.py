@@ -43,7 +43,10 @@ CLIPS: Mapping[str, Size3] = MappingProxyType(
         "x3d_m": (16, 224, 224),
         "x3d_l": (16, 312, 312),
         "x3d_xl": (16, 312, 312),
+        "mtnet_s": (13, 182, 182),
     }
+    | dict.fromkeys(("mtnet_m", "mtnet_l"), (16, 256, 256))
+    | {f"mtnet_ref_{size}{groups}": (16, 256, 256) for size in ("xs", "s", "m", "l") for groups in ("", "_g8")}
 )
 """The clips of networks whose papers define them by one; those with SRTG have the same."""
 
@@ -82,6 +85,9 @@ PRINTED: Mapping[str, Printed] = MappingProxyType(
         "x3d_s": Printed("3.8", "1.96", ZOO, _MULTIPLY_ADDS),
         "x3d_m": Printed("3.8", "4.73", ZOO, f"{_MULTIPLY_ADDS} (thesis: 6.2, at 16x256x256)"),
         "x3d_l": Printed("6.2", "18.37", ZOO, f"{_MULTIPLY_ADDS} (thesis: 24.8, at 16x356x356)"),
+        "mtnet_s": Printed("25.8", "5.8", THESIS_MT, f"parameters are 6.0 M; {_NOT_MET}"),
+        "mtnet_m": Printed("25.8", "8.8", THESIS_MT, f"parameters are 6.0 M; {_NOT_MET}"),
+        "mtnet_l": Printed("50.1", "17.6", THESIS_MT, f"parameters are 10.9 M; {_NOT_MET}"),
         "x3d_xl": Printed("11.0", "48.4", THESIS_MT, "GFLOPs are multiply-adds at 16x356x356"),
     }
 )

@@ -223,7 +223,9 @@ def build_mtnet(
     variant = VARIANTS[BACKBONES[name]]
     return MTNet(
         stage_sizes=variant.stage_sizes,
-        width_factor=variant.width_factor * options.count("width", _FULL_WIDTH if width is None else width) / _FULL_WIDTH,
+        width_factor=variant.width_factor
+        * options.count("width", _FULL_WIDTH if width is None else width)
+        / _FULL_WIDTH,
         delta=delta,
         groups=None if groups is None else options.count("groups", groups),
         pool=pool,

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxvid.models import options
-from jaxvid.models.interface import POOLS, check_video, make_conv, make_norm, named_output
+from jaxvid.models.interface import POOLS, check_video, make_conv, make_norm
 from jaxvid.models.residual import MakeModule
 from jaxvid.models.resnet import Stem
 from jaxvid.models.stages import Head, Stage, mean_of_windows
