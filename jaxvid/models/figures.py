@@ -155,6 +155,17 @@ _COUNTED = {
     "srtg_x3d_m": (9_800_418, 4_827_872_768),
     "srtg_x3d_l": (19_195_944, 18_574_885_856),
     "srtg_x3d_xl": (38_357_280, 36_271_639_776),
+    "mtnet_s": (5_986_413, 2_271_574_373),
+    "mtnet_m": (5_986_413, 5_149_466_880),
+    "mtnet_l": (10_923_199, 9_899_724_032),
+    "mtnet_ref_xs": (21_835_664, 20_780_161_024),
+    "mtnet_ref_s": (39_981_968, 24_220_354_560),
+    "mtnet_ref_m": (44_038_288, 33_048_038_400),
+    "mtnet_ref_l": (88_132_752, 49_738_062_848),
+    "mtnet_ref_xs_g8": (7_433_500, 7_851_096_064),
+    "mtnet_ref_s_g8": (12_204_988, 7_942_457_344),
+    "mtnet_ref_m_g8": (13_274_842, 8_162_821_120),
+    "mtnet_ref_l_g8": (24_883_258, 8_594_574_336),
 }
 COUNTED: Mapping[str, tuple[int, int]] = MappingProxyType(_COUNTED)
 """Name -> (parameters, multiply-adds) as :func:`jaxvid.models.cards.count` gives them; a test counts them afresh."""
