@@ -20,6 +20,7 @@ from jaxvid.models.interface import POOLS, check_video, make_conv, make_norm
 from jaxvid.models.residual import MakeModule
 from jaxvid.models.resnet import Stem
 from jaxvid.models.stages import Head, Stage, mean_of_windows
+from jaxvid.nn.mtconv import size_of
 from jaxvid.nn.mtconv_reference import MTConvReference, pool_pairs, select_half, split_groups, split_streams
 from jaxvid.nn.srtg import SRTG
 from jaxvid.ops.resize import resize_trilinear
@@ -80,7 +81,7 @@ class MTBlockReference(nn.Module):
         """Applies the block; ``train`` chooses batch statistics."""
         make = functools.partial(MTConvReference, delta=self.delta, conv=self.conv, norm=self.norm)
         inputs = x[0].shape[-1] + x[1].shape[-1]
-        strides = (self.stride,) * 3
+        strides = (self.stride, self.stride, self.stride)
         changes = self.stride != 1 or inputs != self.planes
         y = _relu(make(self.inner, (1, 1, 1), name="conv1_1")(x, train))
         y = _relu(make(inputs, (1, 1, 1), name="conv1_2")(y, train))
@@ -93,7 +94,7 @@ class MTBlockReference(nn.Module):
             shortcut = downsample((x[0], _at_least_three(x[1])), train)
         recur = functools.partial(SRTG, "gru", 2, initialization=self.initialization, dtype=self.dtype)
         short, long = (
-            recur(name=f"sr_{name}")(branch) + resize_trilinear(identity, branch.shape[1:4])
+            recur(name=f"sr_{name}")(branch) + resize_trilinear(identity, size_of(branch))
             for name, branch, identity in zip(("short", "long"), y, shortcut, strict=True)
         )
         return _relu((short, long))

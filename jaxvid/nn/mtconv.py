@@ -45,6 +45,12 @@ def split_channels(channels: int, delta: float) -> tuple[int, int]:
     return local, channels - local
 
 
+def size_of(x: Array) -> Size3:
+    """Frames, rows and columns."""
+    _, t, h, w, _ = x.shape
+    return t, h, w
+
+
 class MTConv(nn.Module):
     """A multi-temporal convolution: one part of the channels at full resolution, the other at half of it.
 
@@ -108,10 +114,10 @@ class MTConv(nn.Module):
         if not features[1]:
             return local
         prolonged = self._branch(self._reduce(x[..., inputs[0] :], train), features[1], "prolonged", train)
-        lateral = resize_trilinear(self._reduce(local, train), prolonged.shape[1:4])
+        lateral = resize_trilinear(self._reduce(local, train), size_of(prolonged))
         lateral = self.conv(features[1], (1, 1, 1), (1, 1, 1), (0, 0, 0), name="lateral")(lateral)
         prolonged = prolonged + nn.relu(self.norm(name="norm_lateral")(lateral, not train))
-        return jnp.concatenate([local, resize_trilinear(prolonged, local.shape[1:4])], axis=-1)
+        return jnp.concatenate([local, resize_trilinear(prolonged, size_of(local))], axis=-1)
 
     def _branch(self, x: Array, features: int, name: str, train: bool) -> Array:
         padding = tuple(length // 2 for length in self.kernel_size)
@@ -121,8 +127,8 @@ class MTConv(nn.Module):
         return nn.relu(self.norm(name=f"norm_{name}")(x, not train))
 
     def _reduce(self, x: Array, train: bool) -> Array:
-        frames = 1 if self.selection == "lowest" else 2
-        window = tuple(min(most, length) for most, length in zip((frames, 2, 2), x.shape[1:4], strict=True))
+        t, h, w = size_of(x)
+        window = 1 if self.selection == "lowest" else min(2, t), min(2, h), min(2, w)
         if self.pool == "stochastic":
             x = stochastic_pool3d(x, window, key=self.make_rng("pool") if train else None)
         else:

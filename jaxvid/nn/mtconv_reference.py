@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import flax.linen as nn
 
 from jaxvid.nn.convolution import Conv3D
+from jaxvid.nn.mtconv import size_of
 from jaxvid.nn.normalization import BatchNorm
 from jaxvid.ops.choices import require_choice
 from jaxvid.ops.pooling import avg_pool3d
@@ -135,7 +136,7 @@ class MTConvReference(nn.Module):
 
     def _lateral(self, short: Array, long: Array) -> Array:
         pooled = pool_pairs(short) if self.pool == "avg" else short
-        resized = resize_trilinear(select_half(pooled), long.shape[1:4])
+        resized = resize_trilinear(select_half(pooled), size_of(long))
         return self.conv(long.shape[-1], (1, 1, 1), (1, 1, 1), (0, 0, 0), name="conv_short2long")(resized)
 
     def _norm(self, groups: int, name: str, train: bool) -> Callable[[Array], Array]:

@@ -82,15 +82,6 @@ def test_reference_counts_at_every_delta(delta):
     assert cost.count_macs(model, (16, 256, 256)) / 1e9 == pytest.approx(gmacs, abs=6e-5)
 
 
-def fit(values, lateral):
-    """``a + b d^2 + c (1-d)^2``, and with ``lateral`` the cross term ``d (1-d)``, by least squares."""
-    d = np.array([delta for delta in DELTAS if delta < 1])
-    columns = [np.ones_like(d), d**2, (1 - d) ** 2, *([d * (1 - d)] if lateral else [])]
-    (coefficients, residual, *_) = np.linalg.lstsq(np.stack(columns, 1), np.asarray(values), rcond=None)
-    del residual
-    return coefficients
-
-
 def test_cost_over_delta_is_the_parabola_of_table_5_6():
     """Dense kernels, the widths of one stage as powers of two: quadratic, least parameters at 1/2, ratio 1/8."""
 
@@ -107,8 +98,9 @@ def test_cost_over_delta_is_the_parabola_of_table_5_6():
     assert np.all(np.diff(params, 2) > 0)
     printed = [PRINTED[delta] for delta in deltas]
     assert np.argmin([row.params for row in printed]) == np.argmin(params)
-    # The printed curve, fitted by decision 5: 0.8 + 10.0 d^2 + 1.2 (1-d)^2.
-    _, local, prolonged = fit([row.gmacs for row in printed], lateral=False)
+    # What is printed, as a + b d^2 + c (1-d)^2 by least squares.
+    d, gmacs = np.array(list(PRINTED)), [row.gmacs for row in PRINTED.values()]
+    _, local, prolonged = np.linalg.lstsq(np.stack([np.ones_like(d), d**2, (1 - d) ** 2], 1), gmacs, rcond=None)[0]
     assert prolonged / local == pytest.approx(1 / 8, abs=0.05)
 
 
