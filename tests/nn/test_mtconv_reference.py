@@ -116,7 +116,7 @@ def test_short_axes_are_kept(size):
     [
         ({"pool": "max"}, "pool must be one of avg, soft"),
         ({"delta": 0.1}, "delta must leave each stream at least one channel, received delta=0.1, features=8"),
-        ({"groups": 3}, "groups must divide the input channels and features"),
+        ({"groups": 6}, "groups must divide the input channels and features"),
     ],
 )
 def test_errors(fields, message):
