@@ -22,6 +22,11 @@ def _video(model):
     return jax.random.normal(jax.random.key(0), size)
 
 
+def _steady(model):
+    """Without the thesis' choice of frames, which may turn on a rounding: on noise the frames are nearly alike."""
+    return model.clone(selection="none") if hasattr(model, "selection") else model
+
+
 def _tiny(name):
     """The network, narrow and with few blocks: the others of a stage repeat its second one."""
     model = models.build(name, NUM_CLASSES, width=4, conv="direct")
@@ -93,7 +98,7 @@ def _formulated():
     grouped = _tiny("r3d_50").clone(groups=2)
     fast = {"r3d_18", "r3d_50, grouped"}
     for model, name in (*NETWORKS.items(), (grouped, "r3d_50, grouped")):
-        small = model.clone(stage_sizes=(1, 1, 1, 1))
+        small = _steady(model).clone(stage_sizes=(1, 1, 1, 1))
         yield pytest.param(name, small, id=name, marks=() if name in fast else pytest.mark.slow)
 
 
@@ -124,6 +129,7 @@ def test_every_formulation_gives_the_same(name, model, drawn, jit):
 @every_network
 def test_evaluation(model, drawn, jit):
     """Clips do not see each other, bfloat16 is near, and one shape is traced once."""
+    model = _steady(model)
     variables, video = drawn(model), _video(model)
     halves = model.clone(dtype=jnp.dtype("bfloat16"))
     traces = 0
