@@ -16,7 +16,20 @@ from typing import Any
 
 import flax.linen as nn
 
-from jaxvid.models import csn, densenet, i3d, mfnet, slowfast, tam, tsm, u2s, variants, x3d
+from jaxvid.models import (
+    csn,
+    densenet,
+    i3d,
+    mfnet,
+    mtnet,
+    mtnet_reference,
+    slowfast,
+    tam,
+    tsm,
+    u2s,
+    variants,
+    x3d,
+)
 from jaxvid.models.options import closest
 
 __all__ = ["MODELS", "SOURCES", "build"]
@@ -32,6 +45,8 @@ _FAMILIES = (
     tam,
     densenet,
     u2s,
+    mtnet,
+    mtnet_reference,
 )
 
 MODELS: Mapping[str, Callable[..., nn.Module]] = MappingProxyType(

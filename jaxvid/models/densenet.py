@@ -275,7 +275,6 @@ def build_densenet(
     fast = options.fast_arrangement(name, fast)
     own = ("width", "pool", "pool_window", "transition_pool", "fast")
     common = options.network_fields(name, own, num_classes, residual=False, **common)
-    del common["srtg"]
     return DenseNet(
         stage_sizes=variant.stage_sizes,
         growth=max(1, variant.growth * width // _FULL_WIDTH),

@@ -72,7 +72,10 @@ CLIPS: Mapping[str, Size3] = MappingProxyType(
         "r2plus1d_18_torchvision": (16, 112, 112),
         "u2s_resnet_50": (18, 224, 224),
         **dict.fromkeys(_IMAGES, (1, 224, 224)),
+        "mtnet_s": (13, 182, 182),
     }
+    | dict.fromkeys(("mtnet_m", "mtnet_l"), (16, 256, 256))
+    | {f"mtnet_ref_{size}{groups}": (16, 256, 256) for size in ("xs", "s", "m", "l") for groups in ("", "_g8")}
 )
 """The clips of networks whose papers define them by one; those with SRTG have the same."""
 
@@ -130,6 +133,9 @@ PRINTED: Mapping[str, Printed] = MappingProxyType(
         "x3d_s": Printed("3.8", "1.96", ZOO, _MULTIPLY_ADDS),
         "x3d_m": Printed("3.8", "4.73", ZOO, f"{_MULTIPLY_ADDS} (thesis: 6.2, at 16x256x256)"),
         "x3d_l": Printed("6.2", "18.37", ZOO, f"{_MULTIPLY_ADDS} (thesis: 24.8, at 16x356x356)"),
+        "mtnet_s": Printed("25.8", "5.8", THESIS_MT, f"parameters are 6.0 M; {_NOT_MET}"),
+        "mtnet_m": Printed("25.8", "8.8", THESIS_MT, f"parameters are 6.0 M; {_NOT_MET}"),
+        "mtnet_l": Printed("50.1", "17.6", THESIS_MT, f"parameters are 10.9 M; {_NOT_MET}"),
         "x3d_xl": Printed("11.0", "48.4", THESIS_MT, "GFLOPs are multiply-adds at 16x356x356"),
         "slowfast_r50_4x16": Printed("34.48", None, ZOO_PTV),
         "slowfast_r50_8x8": Printed("34.57", "65.71", ZOO_PTV, _AT_TEST),
@@ -296,6 +302,17 @@ _COUNTED = {
     "fast_densenet_121": (8_496_784, 30_690_459_648),
     "u2s_resnet_50": (32_446_416, 63_280_381_952),
     "srtg_u2s_resnet_50": (354_600_912, 66_356_903_936),
+    "mtnet_s": (5_986_413, 2_271_574_373),
+    "mtnet_m": (5_986_413, 5_149_466_880),
+    "mtnet_l": (10_923_199, 9_899_724_032),
+    "mtnet_ref_xs": (21_835_664, 20_780_161_024),
+    "mtnet_ref_s": (39_981_968, 24_220_354_560),
+    "mtnet_ref_m": (44_038_288, 33_048_038_400),
+    "mtnet_ref_l": (88_132_752, 49_738_062_848),
+    "mtnet_ref_xs_g8": (7_433_500, 7_851_096_064),
+    "mtnet_ref_s_g8": (12_204_988, 7_942_457_344),
+    "mtnet_ref_m_g8": (13_274_842, 8_162_821_120),
+    "mtnet_ref_l_g8": (24_883_258, 8_594_574_336),
 }
 COUNTED: Mapping[str, tuple[int, int]] = MappingProxyType(_COUNTED)
 """Name -> (parameters, multiply-adds) as :func:`jaxvid.models.cards.count` gives them; a test counts them afresh."""

@@ -247,5 +247,4 @@ def build_i3d(name: str, num_classes: int, *, width: int | None = None, pool: st
     width = options.count("width", _FULL_WIDTH if width is None else width)
     options.require_choice("pool", pool, options.POOLS)
     fields = options.network_fields(name, ("width", "pool"), num_classes, residual=False, **common)
-    del fields["srtg"]
     return I3D(width=width, pool=pool, **fields)

@@ -83,13 +83,17 @@ def network_fields(
       **srtg: fields of :class:`SRTGOptions`, for ``srtg_`` names only.
 
     Returns:
-      ``num_classes``, ``dropout``, ``dtype``, ``conv``, ``remat``, ``window`` and ``srtg``.
+      ``num_classes``, ``dropout``, ``dtype``, ``conv``, ``remat``, ``window`` and, with ``residual``, ``srtg``.
 
     Raises:
       ValueError: an option is unknown, does not belong to this name, or has an impossible value.
     """
     known = (*own, "dropout", "dtype", "conv", "remat", "window")
-    recurrent = srtg_options(name, known, srtg) if residual else refuse_options(name, known, srtg)
+    if residual:
+        fields = {"srtg": srtg_options(name, known, srtg)}
+    else:
+        refuse_options(name, known, srtg)
+        fields = {}
     require_choice("conv", conv, tuple(convs))
     if window is not None:
         if isinstance(window, (str, bytes)) or not isinstance(window, Sequence) or len(window) != 3:
@@ -102,13 +106,10 @@ def network_fields(
         "conv": conv,
         "remat": flag("remat", remat),
         "window": window,
-        "srtg": recurrent,
-    }
+    } | fields
 
 
-def srtg_options(
-    name: str, known: Sequence[str], options: Mapping[str, Any], residual: bool = True
-) -> SRTGOptions | None:
+def srtg_options(name: str, known: Sequence[str], options: Mapping[str, Any]) -> SRTGOptions | None:
     """The SRTG of a network: that of ``options`` where its name begins with ``srtg_``, else ``None``.
 
     Args:

@@ -23,7 +23,7 @@ TORCH_LEAVES: Mapping[str, str] = MappingProxyType(
 )
 """Our names of the arrays of a layer -> torch's."""
 
-_RECURRENT_LEAVES: Mapping[str, str] = MappingProxyType(
+RECURRENT_LEAVES: Mapping[str, str] = MappingProxyType(
     {
         "input_kernel": "weight_ih",
         "recurrent_kernel": "weight_hh",
@@ -31,6 +31,7 @@ _RECURRENT_LEAVES: Mapping[str, str] = MappingProxyType(
         "recurrent_bias": "bias_hh",
     }
 )
+"""The same of a recurrent cell, before the number of the layer."""
 _TORCH_AXES: Mapping[int, tuple[int, ...]] = MappingProxyType(
     {5: (2, 3, 4, 1, 0), 4: (2, 3, 1, 0), 3: (2, 1, 0), 2: (1, 0), 1: (0,), 0: ()}
 )
@@ -125,6 +126,6 @@ def recurrent_key(srtg: SRTGOptions | None, leaf: str) -> str:
     """
     cell = srtg.cell if srtg else ""
     kind, layer = leaf.rsplit("_", 1)
-    if kind not in _RECURRENT_LEAVES:
+    if kind not in RECURRENT_LEAVES:
         raise ValueError(f"cell must be lstm, gru or rnn, the cells that torch has, received cell={cell!r}.")
-    return f"{cell}.{_RECURRENT_LEAVES[kind]}_l{layer}"
+    return f"{cell}.{RECURRENT_LEAVES[kind]}_l{layer}"

@@ -11,6 +11,7 @@ import flax.linen as nn
 
 from jaxvid.models import (
     names_mfnet,
+    names_mtnet,
     names_piergiaj,
     names_pyslowfast,
     names_pytorchvideo,
@@ -24,6 +25,7 @@ from jaxvid.models.csn import CSN
 from jaxvid.models.densenet import DenseNet
 from jaxvid.models.i3d import I3D
 from jaxvid.models.mfnet import MFNet
+from jaxvid.models.mtnet_reference import MTNetReference
 from jaxvid.models.resnet import ResNet3D
 from jaxvid.models.schemes import TORCH_LEAVES, Scheme, recurrent_key
 from jaxvid.models.slowfast import SlowFast
@@ -149,6 +151,7 @@ SCHEMES: Mapping[type[nn.Module], tuple[Scheme, ...]] = MappingProxyType(
         ),
         TSM: (Scheme("the TSM authors", names_tsn.key),),
         TAM: (Scheme("the TAM authors", names_tsn.key),),
+        MTNetReference: (Scheme("the SRTG authors", names_mtnet.key),),
         MFNet: (Scheme("the MF-Net authors", names_mfnet.key),),
     }
 )

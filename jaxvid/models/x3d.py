@@ -75,6 +75,41 @@ def round_width(width: float) -> int:
     return rounded + 8 if rounded < 0.9 * width else rounded
 
 
+def stage_widths(width_factor: float, stages: int) -> list[int]:
+    """The channels of the stages; the stem has those of the first.
+
+    >>> stage_widths(2.0, 4)
+    [24, 48, 96, 192]
+    """
+    return [round_width(_BASE_WIDTH * width_factor * 2**stage) for stage in range(stages)]
+
+
+def inner_channels(features: int) -> int:
+    """The channels inside a block, and before the mean of the head."""
+    return int(_BOTTLENECK * features)
+
+
+def residual_shortcut(
+    x: Array,
+    features: int,
+    strides: tuple[int, int, int],
+    conv: MakeModule,
+    norm: MakeModule,
+    train: bool,
+    *,
+    normalise: bool = False,
+) -> Array:
+    """The shortcut of the block that calls this: a strided 1x1x1 where the shape changes, BN where the channels do.
+
+    With ``normalise`` every convolution has its BN.
+    """
+    inputs = x.shape[-1]
+    if strides == (1, 1, 1) and inputs == features:
+        return x
+    x = conv(features, (1, 1, 1), strides, (0, 0, 0), name="shortcut_conv")(x)
+    return norm(name="shortcut_norm")(x, not train) if normalise or inputs != features else x
+
+
 class Stem(nn.Module):
     """A 1x3x3 convolution with stride 2 in space, a depthwise 5x1x1 one, BN, ReLU.
 
@@ -131,9 +166,12 @@ class Block(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "N T H W C"], train: bool) -> Float[Array, "N T h w F"]:
         """Applies the block; ``train`` chooses batch statistics."""
-        inner, strides = int(_BOTTLENECK * self.features), (1, self.stride, self.stride)
+        inner, strides = inner_channels(self.features), (1, self.stride, self.stride)
         x = self._place(x, "start")
-        shortcut = self._place(self._shortcut(x, strides, train), "res")
+        shortcut = residual_shortcut(
+            x, self.features, strides, self.conv, self.norm, train, normalise=self.shortcut_norm
+        )
+        shortcut = self._place(shortcut, "res")
         x = self.conv(inner, (1, 1, 1), (1, 1, 1), (0, 0, 0), name="conv1")(x)
         x = self._place(nn.relu(self.norm(name="norm1")(x, not train)), "top")
         x = self.depthwise(inner, (3, 3, 3), strides, (1, 1, 1), groups=inner, name="conv2")(x)
@@ -148,14 +186,6 @@ class Block(nn.Module):
 
     def _place(self, x: Array, place: str) -> Array:
         return place_srtg(self.srtg, self.placement == place, x)
-
-    def _shortcut(self, x: Array, strides: tuple[int, int, int], train: bool) -> Array:
-        inputs = x.shape[-1]
-        if self.stride == 1 and inputs == self.features:
-            return x
-        x = self.conv(self.features, (1, 1, 1), strides, (0, 0, 0), name="shortcut_conv")(x)
-        normalised = self.shortcut_norm or inputs != self.features
-        return self.norm(name="shortcut_norm")(x, not train) if normalised else x
 
 
 class Head(nn.Module):
@@ -257,7 +287,7 @@ class X3D(nn.Module):
             srtg=srtg,
             placement=placement,
         )
-        widths = [round_width(_BASE_WIDTH * self.width_factor * 2**stage) for stage in range(len(self.stage_sizes))]
+        widths = stage_widths(self.width_factor, len(self.stage_sizes))
         x = Stem(widths[0], conv, depthwise, norm, name="stem")(video.astype(self.dtype), train)
         for stage, (num_blocks, features) in enumerate(zip(self.stage_sizes, widths, strict=True)):
             blocks = [
@@ -265,7 +295,7 @@ class X3D(nn.Module):
                 for index in range(num_blocks)
             ]
             x = Stage(tuple(blocks), self.remat, name=f"stage{stage + 1}")(x, train)
-        inner = int(_BOTTLENECK * widths[-1])
+        inner = inner_channels(widths[-1])
         return Head(self.num_classes, inner, self.dropout, conv, norm, self.window, name="head")(x, train)
 
 

@@ -53,8 +53,9 @@ def make_train_step(
     then 0) or when the loss, a gradient or a batch statistic is not finite (``finite`` is then False).
 
     Args:
-      model: ``model.apply(variables, video float[N T H W 3], train=True, rngs={"dropout": key}) -> [N K]``. It may
-        update ``batch_stats`` and sow scalars into ``gates``.
+      model: ``model.apply(variables, video float[N T H W 3], train=True, rngs=...) -> [N K]``, with keys for
+        ``dropout`` and for ``pool``, the draws of stochastic pooling. It may update ``batch_stats`` and sow
+        scalars into ``gates``.
       optimizer: any optax optimiser; told the keyword ``step``, which those that do not know it ignore.
       schedule: ``step -> rate``, for the metrics.
       mean: of the three channels, of pixels in [0, 1].
@@ -154,7 +155,7 @@ class TrainStep:
                     {"params": finetune.join(trained, frozen), "batch_stats": state.batch_stats},
                     video,
                     train=True,
-                    rngs={"dropout": key},
+                    rngs={"dropout": key, "pool": key},  # no module draws from both
                     mutable=["batch_stats", "gates"],
                 )
             loss = masked_cross_entropy(logits, batch["label"], mask, label_smoothing=self.label_smoothing)

@@ -31,7 +31,7 @@ def _range(key: str, shape: tuple[int, ...]) -> tuple[float, float]:
         return 0.5, 1.5
     if key.endswith("running_mean"):
         return -0.1, 0.1
-    if "lstm" in key:
+    if "lstm" in key or ".op." in key:
         bound = 1.5 * math.sqrt(3 / shape[-1])
         return (-bound, bound) if len(shape) > 1 else (-0.2, 1.6)
     if len(shape) == 1:
@@ -106,7 +106,7 @@ def drawn():
         if "kernel" in name:
             fan_in = leaf.size // leaf.shape[-1]
             return (rng.normal(size=leaf.shape) * math.sqrt(2 / fan_in)).astype(leaf.dtype)
-        if path[-2].key == "srtg":  # keeps h positive, so that signals pass
+        if path[-2].key.startswith("sr"):  # keeps h positive, so that signals pass
             return np.ones(leaf.shape, leaf.dtype)
         return rng.uniform(-0.2, 0.2, leaf.shape).astype(leaf.dtype)
 

@@ -1,5 +1,6 @@
 """Full-size networks against the logits that the authors' code computed from the same hashed weights."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -26,6 +27,8 @@ NETWORKS = [
     pytest.param("r3d_18_torchvision", "r3d_18_torchvision", marks=pytest.mark.slow),
     ("mc3_18_torchvision", "mc3_18_torchvision"),
     pytest.param("r2plus1d_18_torchvision", "r2plus1d_18_torchvision", marks=pytest.mark.slow),
+    ("mtnet_ref_xs", "MTNet_xs"),
+    pytest.param("mtnet_ref_s", "MTNet_s", marks=pytest.mark.slow),
 ]
 
 
@@ -49,8 +52,11 @@ def test_logits_and_stages_equal_the_authors(name, file, golden, fill, hashed_ar
             variables, video, train=False, capture_intermediates=named, mutable=["intermediates"]
         )
         blocks = {k: v["__call__"][0] for k, v in state["intermediates"].items()}
-        statistics = {k: jnp.stack([v.mean(), v.std(), jnp.abs(v).max()]) for k, v in blocks.items()}
-        return logits, statistics, blocks["stage4"].mean((1, 2, 3))
+        streams = {k: jax.tree.leaves(v) for k, v in blocks.items()}  # a stage of two streams gives a pair
+        statistics = {
+            k: [jnp.stack([x.mean(), x.std(), jnp.abs(x).max()]) for x in pair] for k, pair in streams.items()
+        }
+        return logits, statistics, jnp.concatenate([x.mean((1, 2, 3)) for x in streams["stage4"]], axis=-1)
 
     logits, statistics, features = jit(outputs)(variables, video)
     assert logits.dtype == jnp.float32
@@ -59,8 +65,9 @@ def test_logits_and_stages_equal_the_authors(name, file, golden, fill, hashed_ar
         return
     np.testing.assert_allclose(features, expected["fc_in"], rtol=1e-4, atol=1e-4 * expected["fc_in"].std())
     for block in ("stem", "stage1", "stage2", "stage3", "stage4"):
-        stored = expected[f"stat_{block.replace('stage', 'layer')}_0"]
-        np.testing.assert_allclose(statistics[block], stored, rtol=1e-4, err_msg=block)
+        for index, found in enumerate(statistics[block]):
+            stored = expected[f"stat_{block.replace('stage', 'layer')}_{index}"]
+            np.testing.assert_allclose(found, stored, rtol=1e-4, err_msg=block)
 
 
 _FILES = {"wide_r3d_50": "wide_r3d50_2", "i3d": "i3d_piergiaj", "mfnet": "mfnet3d"}
@@ -69,9 +76,10 @@ _FILES = {"wide_r3d_50": "wide_r3d50_2", "i3d": "i3d_piergiaj", "mfnet": "mfnet3
 @pytest.mark.data
 @pytest.mark.parametrize(
     ("name", "file"),
-    [(name, _FILES.get(name, name)) for name in
+    [(name, _FILES.get(name, name.replace("mtnet_ref", "MTNet"))) for name in
      ("r3d_18", "r3d_34", "r3d_50", "r3d_101", "r2plus1d_34", "r2plus1d_50", "wide_r3d_50",
-      "srtg_r3d_34", "srtg_r3d_50", "srtg_r2plus1d_50", "x3d_s", "x3d_l", "i3d", "mfnet")],
+      "srtg_r3d_34", "srtg_r3d_50", "srtg_r2plus1d_50", "x3d_s", "x3d_l", "i3d", "mfnet",
+      "mtnet_ref_xs", "mtnet_ref_s", "mtnet_ref_m_g8")],
 )  # fmt: skip
 def test_torch_keys_and_shapes_are_the_authors(name, file, golden, shapes_of):
     expected = {key: tuple(shape) for key, shape in golden("statedict_keys")[file].items()}
