@@ -18,9 +18,10 @@ from jaxvid.train.writers import Progress
 
 
 def check_names(config: Config) -> None:
-    """Raises ``ValueError`` where the config names a network or a data set that does not exist, before any is made."""
+    """Raises ``ValueError`` where a network, one of its options or a data set does not exist, before any is made."""
     require_choice("model.name", config.model.name, models.MODELS)
     require_choice("data.name", config.data.name, data.DATASETS)
+    build_model(config, num_classes=1)
 
 
 def open_dataset(config: Config, split: str, progress: Progress | None = None) -> VideoDataset:

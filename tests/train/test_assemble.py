@@ -1,7 +1,10 @@
 """From config fields to parts."""
 
+from pathlib import Path
+
 import pytest
 
+from jaxvid import config as config_lib
 from jaxvid import models
 from jaxvid.config import Config, ModelConfig
 from jaxvid.data.pipeline import EvalClips, TrainClips
@@ -75,3 +78,43 @@ def test_the_srtg_reader_gets_its_own_options(tiny, tmp_path):
     assert assemble.open_dataset(tiny(**fields), "train").class_names == ("Run", "Hop")
     with pytest.raises(ValueError, match="Hop"):
         assemble.open_dataset(tiny(**fields, **{"data.missing": "error"}), "train")
+
+
+MTNET = Path(__file__).resolve().parents[2] / "configs" / "mtnet.py"
+
+
+@pytest.mark.parametrize(
+    ("argument", "fields"),
+    [
+        ("", {"delta": 0.875, "cell": "gru", "pool": "soft", "selection": "lowest"}),
+        ("delta=0.5", {"delta": 0.5}),  # thesis, table 5.6
+        ("cell=peephole_lstm", {"cell": "peephole_lstm"}),  # table 5.7
+        ("pool=stochastic,selection=none", {"pool": "stochastic", "selection": "none"}),  # table 5.8
+    ],
+)
+def test_an_argument_is_a_row_of_the_thesis_ablations(argument, fields):
+    model = assemble.build_model(config_lib.load(f"{MTNET}:{argument}" if argument else str(MTNET)), 12)
+    assert {name: getattr(model, name) for name in fields} == fields
+
+
+def test_options_of_a_network_reach_it():
+    config = config_lib.load(
+        {}, {"model.name": "r3d_50", "model.remat": True, "model.options": ("pool=soft", "expansion=4")}
+    )
+    model = assemble.build_model(config, 3)
+    assert (model.remat, model.pool, model.expansion, model.width) == (True, "soft", 4, 64)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("pool",), r"model\.options must hold each option once, as name=value, received 'pool'\."),
+        (("pool=soft", "pool=max"), r"each option once, .* received 'pool=max'\."),
+        (("pol=soft",), r"the options of 'r3d_18' must be among .*'pol'; did you mean 'pool'"),
+        (("pool=sof",), r"pool must be one of max, avg, soft, received pool='sof'"),
+    ],
+)
+def test_wrong_options_are_named_before_anything_is_made(options, message):
+    config = config_lib.load({}, {"model.name": "r3d_18", "model.options": options})
+    with pytest.raises(ValueError, match=message):
+        assemble.check_names(config)
