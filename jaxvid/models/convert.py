@@ -22,7 +22,7 @@ from jaxvid.models.names_tsn import num_frames
 from jaxvid.models.resnet import ResNet3D
 from jaxvid.models.schemes import Scheme
 from jaxvid.models.slowfast import SlowFast
-from jaxvid.models.tam import TAM
+from jaxvid.models.tam import TANet
 from jaxvid.models.torch_names import schemes_of, torch_key
 from jaxvid.models.tsm import TSM
 
@@ -40,7 +40,7 @@ _STEM_NORMS: Mapping[type[nn.Module], tuple[str, ...]] = MappingProxyType(
         CSN: ("stem", "norm"),
         SlowFast: ("stem", "slow", "norm"),
         TSM: ("stem", "norm"),
-        TAM: ("stem", "norm"),
+        TANet: ("stem", "norm"),
     }
 )
 """Where the networks whose width can be read from their arrays have the stem's BatchNorm."""

@@ -111,8 +111,13 @@ class Scheme:
 
 
 def _significant(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """The shape without the axes of length 1 of a kernel's taps, as the time of a 2-D convolution."""
-    return (*(length for length in shape[:-2] if length != 1), *shape[-2:])
+    """The shape without the axes of length 1 of a kernel's taps, as the time of a 2-D convolution, and before a vector.
+
+    >>> _significant((1, 7, 7, 3, 64)), _significant((3, 1, 1, 8, 8)), _significant((1, 1, 1, 1, 64))
+    ((7, 7, 3, 64), (3, 8, 8), (64,))
+    """
+    kept = (*(length for length in shape[:-2] if length != 1), *shape[-2:])
+    return kept[1:] if len(kept) == 2 and kept[0] == 1 else kept
 
 
 def recurrent_key(srtg: SRTGOptions | None, leaf: str) -> str:

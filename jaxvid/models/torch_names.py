@@ -29,7 +29,7 @@ from jaxvid.models.mtnet_reference import MTNetReference
 from jaxvid.models.resnet import ResNet3D
 from jaxvid.models.schemes import TORCH_LEAVES, Scheme, recurrent_key
 from jaxvid.models.slowfast import SlowFast
-from jaxvid.models.tam import TAM
+from jaxvid.models.tam import TANet
 from jaxvid.models.tsm import TSM
 from jaxvid.models.x3d import X3D
 
@@ -150,7 +150,7 @@ SCHEMES: Mapping[type[nn.Module], tuple[Scheme, ...]] = MappingProxyType(
             Scheme("TensorFlow Hub", names_tfhub.key, layout="flax", defaults={"scale": 1.0}),
         ),
         TSM: (Scheme("the TSM authors", names_tsn.key),),
-        TAM: (Scheme("the TAM authors", names_tsn.key),),
+        TANet: (Scheme("the TAM authors", names_tsn.key),),
         MTNetReference: (Scheme("the SRTG authors", names_mtnet.key),),
         MFNet: (Scheme("the MF-Net authors", names_mfnet.key),),
     }

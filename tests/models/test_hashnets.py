@@ -22,12 +22,12 @@ NETWORKS = [
     pytest.param("i3d", "i3d_piergiaj", marks=pytest.mark.slow),  # a minute of compilation between them
     pytest.param("mfnet", "mfnet3d", marks=pytest.mark.slow),
     pytest.param("tsm_r18", "tsm_r18", marks=pytest.mark.slow),
-    ("tsm_r50", "tsm_r50"),
+    pytest.param("tsm_r50", "tsm_r50", marks=pytest.mark.slow),
     pytest.param("tsm_r101", "tsm_r101", marks=pytest.mark.slow),
     pytest.param("r3d_18_torchvision", "r3d_18_torchvision", marks=pytest.mark.slow),
     ("mc3_18_torchvision", "mc3_18_torchvision"),
     pytest.param("r2plus1d_18_torchvision", "r2plus1d_18_torchvision", marks=pytest.mark.slow),
-    ("mtnet_ref_xs", "MTNet_xs"),
+    pytest.param("mtnet_ref_xs", "MTNet_xs", marks=pytest.mark.slow),
     pytest.param("mtnet_ref_s", "MTNet_s", marks=pytest.mark.slow),
 ]
 

@@ -152,7 +152,7 @@ def test_pooling_is_an_option(pool, tiny, drawn, jit):
 def hub_arrays(model):
     """What TensorFlow Hub's file holds of a network: our layout, no scales."""
     rng = np.random.default_rng(0)
-    _, hub = schemes_of(model)
+    _, hub = schemes_of("i3d", model)
     shapes = flax.traverse_util.flatten_dict(dict(cost.variable_shapes(model)))
     keys = {path: hub.key("i3d", model, path) for path in shapes if path[-1] != "scale"}
     return keys, {key: rng.normal(size=shapes[path].shape).astype(np.float32) for path, key in keys.items()}

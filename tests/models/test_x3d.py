@@ -338,5 +338,5 @@ def test_weights_of_another_network_of_the_family_are_refused(shapes_of):
     with pytest.raises(ValueError, match="these are weights of the plain network 'x3d_s'"):
         convert_state_dict("srtg_x3d_s", arrays)
     one = "blocks.3.res_blocks.10.branch2.norm_b.1.block.2.bias"
-    with pytest.raises(ValueError, match=rf"exactly those of 'x3d_s', received 1 missing \({one}\)"):
+    with pytest.raises(ValueError, match=rf"of 'x3d_s' by the names of pytorchvideo, received 1 missing \({one}\)"):
         convert_state_dict("x3d_s", {key: array for key, array in arrays.items() if key != one})
