@@ -30,8 +30,8 @@ PUBLISHED = {
 
 def _unless_deep(name):
     parts = ("_101", "_r101", "_152", "_161", "_169", "_200", "_201", "x3d_l", "x3d_xl", "mtnet")
-    deep = any(part in name for part in parts)
-    return pytest.param(name, marks=pytest.mark.slow if deep else ())
+    slow = name.startswith("srtg_") or any(part in name for part in parts)
+    return pytest.param(name, marks=pytest.mark.slow if slow else ())
 
 
 @pytest.mark.parametrize("name", [name for name in figures.COUNTED if name in PUBLISHED])

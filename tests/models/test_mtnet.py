@@ -82,6 +82,7 @@ def test_reference_counts_at_every_delta(delta):
     assert cost.count_macs(model, (16, 256, 256)) / 1e9 == pytest.approx(gmacs, abs=6e-5)
 
 
+@pytest.mark.slow
 def test_cost_over_delta_is_the_parabola_of_table_5_6():
     """Dense kernels, the widths of one stage as powers of two: quadratic, least parameters at 1/2, ratio 1/8."""
 
@@ -104,6 +105,7 @@ def test_cost_over_delta_is_the_parabola_of_table_5_6():
     assert prolonged / local == pytest.approx(1 / 8, abs=0.05)
 
 
+@pytest.mark.slow
 def test_blocks_can_be_captured_at_odd_sizes(drawn):
     for name, streams in (("mtnet_s", 1), ("mtnet_ref_xs", 2)):
         model = few(name)

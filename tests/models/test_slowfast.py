@@ -227,6 +227,7 @@ def test_srtg_has_the_channels_of_its_place_in_both_pathways(placement):
     assert params["fast"]["block0"]["srtg"]["input_kernel_0"].shape == (fast, 4 * fast)
 
 
+@pytest.mark.slow
 def test_options_that_the_arrays_tell(shapes_of):
     model = models.build("slowfast_r101_8x8", 3, width=16, fusion_frames=5)
     shapes = shapes_of("slowfast_r101_8x8", model)

@@ -39,7 +39,7 @@ NETWORKS = {}
 for _name in models.MODELS:
     NETWORKS.setdefault(_tiny(_name), _name)
 
-# Between them the others have every part of these.
+# Between them the others, or the tests of their own files, have every part of these.
 SLOW = {
     "r3d_50", "r2plus1d_18", "r2plus1d_50", "wide_r3d_50", "resnet3d_18_hara", "resnet3d_50_hara", "r2plus1d_18_hara",
     "wide_resnet3d_50_hara", "srtg_r3d_18", "srtg_r2plus1d_50", "srtg_wide_r3d_50", "srtg_resnet3d_18_hara",
@@ -86,7 +86,7 @@ def _takes(name, conv):
 def _named(name, conv):
     """Fast is every shallow name."""
     swept = name in NETWORKS.values() and name not in SLOW
-    slow = any(d in name for d in DEEP) or not (conv == "auto" or swept)
+    slow = any(d in name for d in DEEP) or not (conv == "auto" or swept) or (name.startswith("srtg_") and not swept)
     return pytest.param(name, conv, marks=pytest.mark.slow if slow else ())
 
 

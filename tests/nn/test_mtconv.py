@@ -133,6 +133,7 @@ def test_stochastic_pooling_draws_in_training_only():
     np.testing.assert_array_equal(*(module.apply(variables, x, train=False) for _ in range(2)))
 
 
+@pytest.mark.slow
 def test_every_parameter_has_a_gradient_and_bfloat16_stays():
     x = jax.random.uniform(jax.random.key(0), (2, 4, 4, 4, 8))
     module = MTConv(8, (3, 3, 3), delta=0.5, groups=None)

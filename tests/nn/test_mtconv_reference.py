@@ -88,6 +88,7 @@ def test_long_statistics_move_twice():
     np.testing.assert_allclose(state["batch_stats"]["norm_long"]["mean"], expected, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_groups_are_normalised_by_groupnorm():
     streams = jnp.ones((1, 4, 4, 4, 8)), jnp.ones((1, 2, 2, 2, 8))
     module = MTConvReference(16, (3, 3, 3), padding=(1, 1, 1), groups=4)

@@ -88,6 +88,7 @@ def test_other_classes_get_a_classifier_of_their_own(tiny, source, videos, tmp_p
     )
 
 
+@pytest.mark.slow
 def test_a_run_that_goes_on_starts_from_itself(tiny, source, tmp_path):
     fields = {"finetune.weights": str(source), "train.num_epochs": 2.0}
     whole = load_run(train(tiny(**fields), tmp_path / "whole").workdir)
