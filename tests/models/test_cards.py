@@ -28,10 +28,20 @@ PUBLISHED = {
 }
 
 
+DEEP = ("_101", "_r101", "_152", "_161", "_169", "_200", "_201", "x3d_l", "x3d_xl", "mtnet")
+
+
 def _unless_deep(name):
-    parts = ("_101", "_r101", "_152", "_161", "_169", "_200", "_201", "x3d_l", "x3d_xl", "mtnet")
-    slow = name.startswith("srtg_") or any(part in name for part in parts)
+    slow = name.startswith("srtg_") or any(part in name for part in DEEP)
     return pytest.param(name, marks=pytest.mark.slow if slow else ())
+
+
+# Where SRTG is counted in a shallow network, a deep one of the family adds nothing but a minute of tracing.
+RECOUNTED = [
+    name
+    for name in figures.COUNTED
+    if name not in PUBLISHED and not (name.startswith("srtg_") and any(part in name for part in DEEP))
+]
 
 
 @pytest.mark.parametrize("name", [name for name in figures.COUNTED if name in PUBLISHED])
@@ -41,7 +51,7 @@ def test_stored_counts_are_the_published_ones(name):
     assert macs / 1e9 == pytest.approx(PUBLISHED[name]["gmacs"], rel=1e-5, abs=5e-5)  # four decimals
 
 
-@pytest.mark.parametrize("name", [_unless_deep(name) for name in figures.COUNTED if name not in PUBLISHED])
+@pytest.mark.parametrize("name", [_unless_deep(name) for name in RECOUNTED])
 def test_stored_counts_are_fresh(name):
     assert cards.count(name) == figures.COUNTED[name]
 

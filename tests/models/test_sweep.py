@@ -61,11 +61,20 @@ def _swept(model, name):
     return pytest.param(model, id=name, marks=pytest.mark.slow if name in SLOW else ())
 
 
-every_network = pytest.mark.parametrize("model", [_swept(model, name) for model, name in NETWORKS.items()])
+# SRTG does not see which convolutions a block has: one network of each kind of block stands for the others, which are
+# built below as all are.
+SRTG = {
+    "srtg_r3d_18", "srtg_r3d_50", "srtg_r2plus1d_18", "srtg_r2plus1d_50_hara", "srtg_x3d_xs", "srtg_mfnet",
+    "srtg_slowfast_r50_4x16", "srtg_ip_csn_50", "srtg_u2s_resnet_50", "srtg_tsm_r18", "srtg_tam_r50", "srtg_fast_r18",
+}  # fmt: skip
+SWEPT = {model: name for model, name in NETWORKS.items() if name in SRTG or not name.startswith("srtg_")}
+
+every_network = pytest.mark.parametrize("model", [_swept(model, name) for model, name in SWEPT.items()])
 
 
 def test_the_slow_ones_exist():
     assert set(NETWORKS.values()) > SLOW
+    assert set(NETWORKS.values()) > SRTG
 
 
 DEEP = ("_101", "_r101", "_152", "_161", "_169", "_200", "_201", "x3d_l", "x3d_xl", "mtnet_l", "mtnet_ref_l")
@@ -83,25 +92,16 @@ def _takes(name, conv):
     return True
 
 
-def _named(name, conv):
-    """Fast is every shallow name."""
+def _named(name):
+    """Fast is every shallow name, of those with SRTG one for each kind of block."""
     swept = name in NETWORKS.values() and name not in SLOW
-    slow = any(d in name for d in DEEP) or not (conv == "auto" or swept) or (name.startswith("srtg_") and not swept)
-    return pytest.param(name, conv, marks=pytest.mark.slow if slow else ())
+    slow = any(d in name for d in DEEP) or (name.startswith("srtg_") and not swept)
+    return pytest.param(name, marks=pytest.mark.slow if slow else ())
 
 
-@pytest.mark.parametrize(
-    ("name", "conv"),
-    [
-        _named(name, conv)
-        for name in models.MODELS
-        # Names that differ only in depth build with the formulations that the first of them builds with.
-        for conv in ("auto", *(FORMULATIONS if name in NETWORKS.values() else ()))
-        if _takes(name, conv)
-    ],
-)
-def test_every_name_gives_float32_logits(name, conv):
-    model = models.build(name, NUM_CLASSES, width=4, conv=conv)
+@pytest.mark.parametrize("name", map(_named, models.MODELS))
+def test_every_name_gives_float32_logits(name):
+    model = models.build(name, NUM_CLASSES, width=4)
     video = jax.ShapeDtypeStruct((3, 8, 32, 32, 3), jnp.float32)
     apply = functools.partial(model.init_with_output, train=False)
     logits, variables = jax.eval_shape(apply, jax.random.key(0), video)
@@ -113,9 +113,12 @@ def _formulated():
     """What is swept, and a network with groups; one block per stage."""
     grouped = _tiny("r3d_50").clone(groups=2)
     fast = {"r3d_18", "r3d_50, grouped"}
+    # Hara's, torchvision's and the wide networks have the convolutions of r3d and r2plus1d, TSM those of an image's.
+    alike = ("srtg_", "_hara", "_torchvision", "wide_", "tsm_", "slowfast_r50_8x8", "slowfast_r101", "ir_csn")
+    alone = {"srtg_r3d_18", "srtg_x3d_xs", "mc3_18_torchvision"}
     for model, name in (*NETWORKS.items(), (grouped, "r3d_50, grouped")):
-        if name.startswith("srtg_") and name not in ("srtg_r3d_18", "srtg_x3d_xs"):
-            continue  # SRTG convolves nothing: these two stand for all
+        if name not in alone and any(part in name for part in alike):
+            continue
         small = _steady(model).clone(stage_sizes=(1, 1, 1, 1))
         yield pytest.param(name, small, id=name, marks=() if name in fast else pytest.mark.slow)
 
