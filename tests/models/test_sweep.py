@@ -52,8 +52,8 @@ SLOW = {
     "srtg_tam_r50", "fast_r50", "resnet2d_18", "resnet2d_50", "resnext2d_101_32x8d", "wide_resnet2d_50_2",
     "srtg_fast_r18", "srtg_fast_r50", "srtg_resnet2d_18", "srtg_resnet2d_50", "srtg_resnext2d_50_32x4d",
     "srtg_resnext2d_101_32x8d", "srtg_wide_resnet2d_50_2", "densenet2d_161", "fast_densenet_121",
-    "mtnet_s", "mtnet_ref_xs", "srtg_u2s_resnet_50", "mtnet_ref_xs_g8", "i3d", "mfnet", "srtg_x3d_xl", "r2plus1d_50_hara",
-    "slowfast_r50_4x16", "tam_r50", "resnext2d_50_32x4d",
+    "mtnet_s", "mtnet_ref_xs", "srtg_u2s_resnet_50", "mtnet_ref_xs_g8", "i3d", "mfnet", "srtg_x3d_xl",
+    "r2plus1d_50_hara", "slowfast_r50_4x16", "tam_r50", "resnext2d_50_32x4d",
 }  # fmt: skip
 
 
