@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeAlias
 
 import flax.linen as nn
 import flax.traverse_util
@@ -27,6 +28,9 @@ from jaxvid.models.torch_names import schemes_of, torch_key
 from jaxvid.models.tsm import TSM
 
 __all__ = ["Converted", "convert", "convert_state_dict", "torch_key"]
+
+_Shapes: TypeAlias = Callable[[], dict[tuple[str, ...], tuple[int, ...]]]
+"""The shapes of a network's variables by path, computed at the first call."""
 
 _TORCH_CELLS = ("lstm", "gru", "rnn")
 _CLASSIFIER = ("params", "head", "classifier", "kernel")
@@ -114,7 +118,8 @@ def convert(
     """
     given, ignored = _strip(arrays)
     model = models.build(name, 1, **options)
-    scheme = _scheme(name, model, given)
+    own = functools.cache(functools.partial(_variables, model))  # traced once, and only where somebody asks
+    scheme = _scheme(name, model, own, given)
     classifier = scheme.key(name, model, _CLASSIFIER)
     found = _num_classes(given, scheme, classifier)
     num_classes = found if num_classes is None else num_classes
@@ -123,7 +128,7 @@ def convert(
             f"num_classes must be that of the arrays, received num_classes={num_classes} and a classifier of {found} "
             f"classes ({classifier})."
         )
-    options = _inferred_options(name, model, scheme, given) | options
+    options = _inferred_options(name, model, scheme, own, given) | options
     model = models.build(name, num_classes, **options)
     frames = num_frames(given)
     wanted = _variables(model, frames)
@@ -181,13 +186,12 @@ def _variables(model: nn.Module, num_frames: int | None = None) -> dict[tuple[st
     return {path: leaf.shape for path, leaf in leaves.items() if path[0] in ("params", "batch_stats")}
 
 
-def _scheme(name: str, model: nn.Module, given: Mapping[str, Any]) -> Scheme:
+def _scheme(name: str, model: nn.Module, own: _Shapes, given: Mapping[str, Any]) -> Scheme:
     """The scheme of the network that knows most of the arrays, the first of equals."""
     schemes = schemes_of(name, model)
     if len(schemes) == 1:
         return schemes[0]
-    paths = _variables(model)
-    return max(schemes, key=lambda scheme: sum(scheme.key(name, model, path) in given for path in paths))
+    return max(schemes, key=lambda scheme: sum(scheme.key(name, model, path) in given for path in own()))
 
 
 def _is_left_out(scheme: Scheme, path: tuple[str, ...], key: str, given: Mapping[str, Any]) -> bool:
@@ -215,9 +219,11 @@ def _num_classes(given: Mapping[str, Any], scheme: Scheme, classifier: str) -> i
     return scheme.num_outputs(given[classifier].shape)
 
 
-def _inferred_options(name: str, model: nn.Module, scheme: Scheme, given: Mapping[str, Any]) -> dict[str, Any]:
+def _inferred_options(
+    name: str, model: nn.Module, scheme: Scheme, own: _Shapes, given: Mapping[str, Any]
+) -> dict[str, Any]:
     """The options that the arrays tell; what they do not tell stays as it is, and their misfit is reported later."""
-    found = dict(scheme.options) | _inferred_width(name, model, scheme, given)
+    found = dict(scheme.options) | _inferred_width(name, model, scheme, own, given)
     if isinstance(model, SlowFast):
         fusion = given.get(scheme.key(name, model, ("params", "stage1", "fusion", "conv", "kernel")))
         if fusion is not None and len(fusion.shape) == 5:
@@ -233,16 +239,18 @@ def _inferred_options(name: str, model: nn.Module, scheme: Scheme, given: Mappin
     return found
 
 
-def _inferred_width(name: str, model: nn.Module, scheme: Scheme, given: Mapping[str, Any]) -> dict[str, Any]:
+def _inferred_width(
+    name: str, model: nn.Module, scheme: Scheme, own: _Shapes, given: Mapping[str, Any]
+) -> dict[str, Any]:
     """The width by the stem's channels, where the network has as many times ``width`` as they are."""
     norm = _STEM_NORMS.get(type(model))
     if norm is None:
         return {}
-    own = _variables(model)
+    shapes = own()
     # By the majority of the stem's four vectors, so that a damaged one is named beside the shape it should have.
-    stem = [path for path in own if path[1:-1] == norm]
+    stem = [path for path in shapes if path[1:-1] == norm]
     widths = Counter(
-        _FULL_WIDTH * given[key].size / math.prod(own[path])
+        _FULL_WIDTH * given[key].size / math.prod(shapes[path])
         for path in stem
         if (key := scheme.key(name, model, path)) in given
     )

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 
 from jaxvid.models import options
 from jaxvid.models.bottleneck import Bottleneck
-from jaxvid.models.interface import POOLS, check_video, make_conv, make_norm, make_srtg
+from jaxvid.models.interface import POOLS, check_video, make_conv, make_norm, make_srtg, plain_and_srtg
 from jaxvid.models.options import SRTGOptions
 from jaxvid.models.resnet import Stem
 from jaxvid.models.stages import Head, Stage
@@ -149,11 +149,7 @@ class CSN(nn.Module):
 
 def builders() -> dict[str, Callable[..., CSN]]:
     """Name -> builder of every network of :data:`VARIANTS`, each plain and with SRTG."""
-    return {
-        f"{prefix}{name}": functools.partial(build_csn, f"{prefix}{name}", variant)
-        for prefix in ("", "srtg_")
-        for name, variant in VARIANTS.items()
-    }
+    return plain_and_srtg(build_csn, VARIANTS)
 
 
 def sources() -> dict[str, str]:

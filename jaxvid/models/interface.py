@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from jaxvid.types import Size3
 
 T = TypeVar("T")
+Module = TypeVar("Module", bound=nn.Module)
+Row = TypeVar("Row")
 
 
 def named_output(module: nn.Module, x: T) -> T:
@@ -68,6 +70,20 @@ def make_norm(dtype: jax.typing.DTypeLike, **fields: Any) -> functools.partial[B
 
 POOLS: Mapping[str, Callable[..., Array]] = MappingProxyType({"max": max_pool3d, "avg": avg_pool3d, "soft": softpool})
 """``(x, window, strides, padding) -> x`` of every kind of pooling that a network can have between its stages."""
+
+
+def plain_and_srtg(build: Callable[..., Module], rows: Mapping[str, Row]) -> dict[str, Callable[..., Module]]:
+    """The builders of a family's networks, each plain and with SRTG.
+
+    Args:
+      build: ``(name, row, num_classes, **options) -> module``.
+      rows: name -> what the network of that name is.
+    """
+    return {
+        f"{prefix}{name}": functools.partial(build, f"{prefix}{name}", row)
+        for prefix in ("", "srtg_")
+        for name, row in rows.items()
+    }
 
 
 def halve(x: Array, pool: str, window: int = 3, per_frame: bool = False) -> Array:

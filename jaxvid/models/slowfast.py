@@ -15,7 +15,7 @@ import numpy as np
 
 from jaxvid.models import options
 from jaxvid.models.bottleneck import Bottleneck
-from jaxvid.models.interface import POOLS, check_video, make_conv, make_norm, make_srtg, named_output
+from jaxvid.models.interface import POOLS, check_video, make_conv, make_norm, make_srtg, named_output, plain_and_srtg
 from jaxvid.models.options import SRTGOptions
 from jaxvid.models.residual import MakeModule
 from jaxvid.models.stages import Stage, mean_of_probabilities, mean_of_windows
@@ -330,11 +330,7 @@ def _fast(channels: int) -> int:
 
 def builders() -> dict[str, Callable[..., SlowFast]]:
     """Name -> builder of every network of :data:`VARIANTS`, each plain and with SRTG."""
-    return {
-        f"{prefix}{name}": functools.partial(build_slowfast, f"{prefix}{name}", variant)
-        for prefix in ("", "srtg_")
-        for name, variant in VARIANTS.items()
-    }
+    return plain_and_srtg(build_slowfast, VARIANTS)
 
 
 def sources() -> dict[str, str]:

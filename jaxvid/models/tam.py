@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import flax.linen as nn
 
 from jaxvid.models.frame_resnet import FrameResNet, frame_resnet_fields
+from jaxvid.models.interface import plain_and_srtg
 from jaxvid.nn.temporal_adaptive import TAM
 
 SOURCE = "Liu et al. 2021, the authors' code"
@@ -34,11 +34,7 @@ class TANet(FrameResNet):
 
 def builders() -> dict[str, Callable[..., TANet]]:
     """Name -> builder of every network of :data:`DEPTHS`, each plain and with SRTG."""
-    return {
-        f"{prefix}{name}": functools.partial(build_tam, f"{prefix}{name}", depth)
-        for prefix in ("", "srtg_")
-        for name, depth in DEPTHS.items()
-    }
+    return plain_and_srtg(build_tam, DEPTHS)
 
 
 def sources() -> dict[str, str]:

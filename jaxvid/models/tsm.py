@@ -11,6 +11,7 @@ import flax.linen as nn
 
 from jaxvid.models import options
 from jaxvid.models.frame_resnet import FrameResNet, frame_resnet_fields
+from jaxvid.models.interface import plain_and_srtg
 from jaxvid.ops.shift import temporal_shift
 
 if TYPE_CHECKING:
@@ -53,11 +54,7 @@ def _shift(x: Array, fold_div: int) -> Array:
 
 def builders() -> dict[str, Callable[..., TSM]]:
     """Name -> builder of every network of :data:`DEPTHS`, each plain and with SRTG."""
-    return {
-        f"{prefix}{name}": functools.partial(build_tsm, f"{prefix}{name}", depth)
-        for prefix in ("", "srtg_")
-        for name, depth in DEPTHS.items()
-    }
+    return plain_and_srtg(build_tsm, DEPTHS)
 
 
 def sources() -> dict[str, str]:

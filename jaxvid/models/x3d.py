@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxvid.models import options
-from jaxvid.models.interface import check_video, make_conv, make_norm, make_srtg, named_output
+from jaxvid.models.interface import check_video, make_conv, make_norm, make_srtg, named_output, plain_and_srtg
 from jaxvid.models.options import SRTGOptions
 from jaxvid.models.residual import MakeModule, place_srtg
 from jaxvid.models.stages import Stage, mean_of_probabilities, mean_of_windows
@@ -301,11 +301,7 @@ class X3D(nn.Module):
 
 def builders() -> dict[str, Callable[..., X3D]]:
     """Name -> builder of every network of :data:`VARIANTS`, each plain and with SRTG."""
-    return {
-        f"{prefix}{name}": functools.partial(build_x3d, f"{prefix}{name}", variant)
-        for prefix in ("", "srtg_")
-        for name, variant in VARIANTS.items()
-    }
+    return plain_and_srtg(build_x3d, VARIANTS)
 
 
 def sources() -> dict[str, str]:

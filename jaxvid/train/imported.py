@@ -7,7 +7,6 @@ import hashlib
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,8 +29,6 @@ from jaxvid.types import Variables
 
 LABEL_MAP = "label_map.txt"
 """Class names beside a file of weights, one a line, in the order of the classifier."""
-
-_CHUNK = 1 << 22
 
 
 @dataclass(frozen=True)
@@ -169,11 +166,8 @@ def _read_names(file: Path) -> Sequence[str]:
 
 
 def _sha256(file: Path) -> str:
-    digest = hashlib.sha256()
     with file.open("rb") as opened:
-        while chunk := opened.read(_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
+        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def _compare(golden: str | Path, config: Config, num_classes: int, variables: Variables) -> dict[str, Any]:
@@ -193,8 +187,8 @@ def _compare(golden: str | Path, config: Config, num_classes: int, variables: Va
 def _write(
     output: Path, config: Config, class_names: tuple[str, ...], variables: Variables, provenance: dict[str, Any]
 ) -> None:
-    output.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=output.parent))
+    scratch = output.with_name(f".{output.name}.{os.getpid()}")
+    scratch.mkdir(parents=True)
     try:
         state = TrainState(
             step=np.zeros((), np.int32),  # type: ignore[arg-type]
@@ -214,16 +208,9 @@ def _write(
             saver.save(0, state, meta, lean=True)
         for file, content in (("config.json", meta["config"]), ("provenance.json", provenance)):
             (scratch / file).write_text(f"{json.dumps(content, indent=2)}\n", encoding="utf-8")
-        scratch.chmod(0o777 & ~_umask())
         if output.exists():
             output.rmdir()
         scratch.rename(output)
     except BaseException:
         shutil.rmtree(scratch, ignore_errors=True)
         raise
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

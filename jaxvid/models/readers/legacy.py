@@ -25,22 +25,22 @@ def is_torch(path: Path) -> bool:
 
 def read(path: Path) -> Any:
     """The object of the fourth pickle, its tensors :class:`jaxvid.models.readers.StoredArray`."""
-    places: dict[str, tuple[int, np.dtype, int]] = {}  # filled when the pickles have been read
+    places: dict[str, int] = {}  # filled when the pickles have been read
     announced: dict[str, tuple[np.dtype, int]] = {}
 
     def storage(pid: Any) -> Storage:
-        if not isinstance(pid, tuple) or len(pid) not in (5, 6) or pid[0] != "storage" or type(pid[4]) is not int:
-            raise WeightsFileError(path, "is damaged: it refers to data in a way that torch does not")
-        if len(pid) == 6 and pid[5] is not None:
-            raise WeightsFileError(path, "holds views of storages (torch before 0.4), which are not read")
-        dtype, key = torch_objects.storage_type(pid[1], path), str(pid[2])
-        announced[key] = (dtype, pid[4])
+        if isinstance(pid, tuple) and len(pid) == 6:
+            if pid[5] is not None:
+                raise WeightsFileError(path, "holds views of storages (torch before 0.4), which are not read")
+            pid = pid[:5]
+        dtype, key, size = torch_objects.reference(pid, path)
+        announced[key] = (dtype, size)
 
         def load() -> np.ndarray:
-            offset, kind, size = places[key]
-            return np.memmap(path, kind, "r", offset, (size,)) if size else np.empty(0, kind)
+            offset = places[key]
+            return np.memmap(path, dtype, "r", offset, (size,)) if size else np.empty(0, dtype)
 
-        return Storage(dtype, pid[4], load)
+        return Storage(dtype, size, load)
 
     with path.open("rb") as file:
         plain = [Unpickler(file, path, CONTAINERS).load() for _ in range(3)]
@@ -57,7 +57,7 @@ def read(path: Path) -> Any:
             start = file.tell()
             if len(count) < 8 or struct.unpack("<q", count)[0] != size or start + size * dtype.itemsize > end:
                 raise WeightsFileError(path, "is truncated or damaged: its data are not as long as its tensors need")
-            places[key] = (start, dtype, size)
+            places[key] = start
             file.seek(start + size * dtype.itemsize)
     if missing := set(announced) - set(places):
         raise WeightsFileError(path, f"is truncated: the data of {len(missing)} storages are missing")

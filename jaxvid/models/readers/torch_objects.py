@@ -102,11 +102,13 @@ _ATTRIBUTES = (
 )
 
 
-def storage_type(kind: Any, path: Path) -> np.dtype:
-    """The dtype of a persistent id's storage class."""
-    if not isinstance(kind, _StorageType):
+def reference(pid: Any, path: Path) -> tuple[np.dtype, str, int]:
+    """The dtype, key and number of values that a persistent id ``("storage", type, key, location, size)`` names."""
+    if not isinstance(pid, tuple) or len(pid) != 5 or pid[0] != "storage" or type(pid[4]) is not int:
+        raise WeightsFileError(path, "is damaged: it refers to data in a way that torch does not")
+    if not isinstance(pid[1], _StorageType):
         raise WeightsFileError(path, "is damaged: a storage is of no known type")
-    return kind.dtype
+    return pid[1].dtype, str(pid[2]), pid[4]
 
 
 def tensor(storage: Any, offset: Any, size: Any, stride: Any, path: Path) -> StoredArray:

@@ -36,17 +36,16 @@ def read(path: Path) -> Any:
         big_endian = read_member(path, members[f"{folder}byteorder"]).tobytes() == b"big"
 
     def storage(pid: Any) -> Storage:
-        if not isinstance(pid, tuple) or len(pid) != 5 or pid[0] != "storage" or type(pid[4]) is not int:
-            raise WeightsFileError(path, "is damaged: it refers to data in a way that torch does not")
-        dtype, name = torch_objects.storage_type(pid[1], path), f"{folder}data/{pid[2]}"
-        if name not in members or members[name].file_size != pid[4] * dtype.itemsize:
+        dtype, key, size = torch_objects.reference(pid, path)
+        name = f"{folder}data/{key}"
+        if name not in members or members[name].file_size != size * dtype.itemsize:
             raise WeightsFileError(path, f"is damaged: {name} is missing or not as long as its tensors need")
 
         def load() -> np.ndarray:
             data = read_member(path, members[name])
             return data.view(dtype.newbyteorder(">") if big_endian else dtype)
 
-        return Storage(dtype, pid[4], load)
+        return Storage(dtype, size, load)
 
     program = io.BytesIO(read_member(path, members[pickled]).tobytes())
     return Unpickler(program, path, torch_objects.stand_ins(path), storage).load()
