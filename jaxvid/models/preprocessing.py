@@ -9,6 +9,7 @@ from types import MappingProxyType
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _MFNET_MEAN = (124 / 255, 117 / 255, 104 / 255)
 _MFNET_STD = (1 / (0.0167 * 255), 1 / (0.0167 * 255), 1 / (0.0167 * 255))
+_KINETICS_MEAN, _KINETICS_STD = (0.43216, 0.394666, 0.37645), (0.22803, 0.22145, 0.216989)
 _HALF = (0.5, 0.5, 0.5)  # pixels in [-1, 1]
 
 
@@ -64,9 +65,10 @@ BY_CODE: Mapping[str, Preprocessing] = MappingProxyType(
             "torchvision, the weights' own transforms",
             short_side=128,
             crop_size=112,
-            mean=(0.43216, 0.394666, 0.37645),
-            std=(0.22803, 0.22145, 0.216989),
+            mean=_KINETICS_MEAN,
+            std=_KINETICS_STD,
         ),
+        "VMZ": Preprocessing("VMZ's test, 15 frames a second", 32, 2, mean=_KINETICS_MEAN, std=_KINETICS_STD),
         "the MF-Net authors": Preprocessing("MF-Net authors' code", frame_stride=2, mean=_MFNET_MEAN, std=_MFNET_STD),
         "piergiaj": Preprocessing("piergiaj's code: pixels in [-1, 1]", 64, mean=_HALF, std=_HALF),
         "TensorFlow Hub": Preprocessing("TensorFlow Hub's I3D: pixels in [-1, 1]", 64, mean=_HALF, std=_HALF),
@@ -86,6 +88,9 @@ _CLIPS: Mapping[str, tuple[int, int, int, int]] = MappingProxyType(
         "x3d_m": (16, 5, 256, 256),
         "x3d_l": (16, 5, 356, 356),
         "x3d_xl": (16, 5, 356, 356),
+        **dict.fromkeys(
+            [f"{kind}_csn_{depth}" for kind in ("ip", "ir") for depth in (50, 101, 152)], (32, 2, 256, 224)
+        ),
         # the frames of the fast pathway
         "slowfast_r50_4x16": (32, 2, 256, 256),
         "slowfast_r50_8x8": (32, 2, 256, 256),

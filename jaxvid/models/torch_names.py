@@ -36,6 +36,10 @@ from jaxvid.models.x3d import X3D
 _SHORTCUT: Mapping[str, str] = MappingProxyType({"shortcut_conv": "downsample.0", "shortcut_norm": "downsample.1"})
 
 
+class UnpublishedError(TypeError, ValueError):
+    """Nobody has published weights of this kind of network: a wrong type of model, and a wrong name to convert to."""
+
+
 def schemes_of(name: str, model: nn.Module) -> tuple[Scheme, ...]:
     """The codes' ways of storing a network, the one of :func:`torch_key` first.
 
@@ -44,11 +48,11 @@ def schemes_of(name: str, model: nn.Module) -> tuple[Scheme, ...]:
     ['Hara']
 
     Raises:
-      TypeError: nobody has published weights of this kind of network.
+      UnpublishedError: nobody has published weights of this kind of network.
     """
     schemes = SCHEMES.get(type(model))
     if schemes is None or getattr(model, "fast", None) is not None:
-        raise TypeError(
+        raise UnpublishedError(
             f"model must be a network of which somebody has published weights, received {type(model).__name__} "
             f"({name!r})."
         )
@@ -72,7 +76,7 @@ def torch_key(name: str, model: nn.Module, path: tuple[str, ...]) -> str:
 
     Raises:
       ValueError: the variable belongs to a recurrent cell that torch does not have.
-      TypeError: nobody has published weights of this kind of network.
+      UnpublishedError: nobody has published weights of this kind of network.
     """
     return schemes_of(name, model)[0].key(name, model, path)
 

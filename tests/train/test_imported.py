@@ -236,3 +236,9 @@ def test_the_command_tells_what_it_did(weights, tmp_path, capsys):
     assert f"next: jaxvid eval --checkpoint={tmp_path / 'run'}" in told
     assert cli.main([*words[:2], "--model=resnet3d_18_harra", words[3]]) == 1
     assert "did you mean 'resnet3d_18_hara'?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["fast_r18", "u2s_resnet_50"])
+def test_a_network_without_published_weights_is_one_sentence(name, weights, tmp_path, capsys):
+    assert cli.main(["convert", f"--weights={weights}", f"--model={name}", f"--output={tmp_path / 'run'}"]) == 1
+    assert re.fullmatch(rf"error: model must be a network of which .* \('{name}'\)\.\n", capsys.readouterr().err)
