@@ -30,6 +30,7 @@ _NOT_NEGATIVE = (
     "schedule.final_fraction",
     "checkpoint.every_steps",
     "checkpoint.keep_best",
+    "finetune.draws",
     "train.max_steps",
 )
 _BELOW_ONE = (
@@ -85,6 +86,11 @@ def _check_combinations(config: Config) -> None:
         raise ValueError(
             f"data.train_split and data.eval_split must hold '{{fold}}' when data.folds is set, received "
             f"data.train_split={data.train_split!r} and data.eval_split={data.eval_split!r}."
+        )
+    if config.finetune.draws and not config.finetune.trainable:
+        raise ValueError(
+            f"finetune.draws must be 0 unless finetune.trainable leaves the first blocks frozen, received "
+            f"finetune.draws={config.finetune.draws} with finetune.trainable=()."
         )
     for name, readers in (("dictionary", ("srtg_csv",)), ("missing", ("hmdb51", "kinetics", "srtg_csv", "ucf101"))):
         if getattr(data, name) and data.name not in readers:

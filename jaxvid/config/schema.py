@@ -100,8 +100,9 @@ class ScheduleConfig:
 class FinetuneConfig:
     """Training that begins with another run's weights."""
 
-    weights: str = ""  # a run folder (of `jaxvid train` or `jaxvid convert`), or one step of it; empty: from scratch
+    weights: str = ""  # a run folder, or one step of it; "{fold}" is the fold; empty: from scratch
     trainable: tuple[str, ...] = ()  # parts that change, as ("stage4", "head"); the others as in evaluation; (): all
+    draws: int = 0  # clips drawn of each video, which the frozen first blocks see once | 0: new ones in every epoch
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,13 @@ its name goes into the quarantine. Any other exception is a bug and ends the str
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import gc
+import hashlib
 import logging
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import grain
 import numpy as np
@@ -36,6 +38,7 @@ __all__ = [
     "FrameCache",
     "TrainClips",
     "WorkerDiedError",
+    "draw_batches",
     "eval_batches",
     "load_clip",
     "load_views",
@@ -153,6 +156,61 @@ def eval_batches(
         num_threads=num_threads(num_workers),
     )
     return Batches(source, dataset, num_workers=num_workers, quarantine=quarantine)
+
+
+def draw_batches(
+    dataset: VideoDataset,
+    ids: Sequence[int],
+    clips: TrainClips,
+    *,
+    draws: int,
+    batch_size: int,
+    seed: int,
+    num_workers: int = 0,
+    quarantine: Quarantine | None = None,
+) -> Batches:
+    """Training clips for keeping: of each video so many draws, one behind the other.
+
+    A draw depends on ``(seed, draw, the record's name and stretch)`` and not on its id: the video has the same clips in
+    every split that it is in, so that folds of one data set share what is made of them.
+
+    Args:
+      dataset: the training split.
+      ids: of the records whose clips are wanted, in their order.
+      clips: how a clip is cut out of each video.
+      draws: clips of each video, at least 1.
+      batch_size: clips; it may hold those of several videos, or a part of one's.
+      seed: of the clips, ``0 <= seed < 2**64``.
+      num_workers: decoding processes; 0 decodes in threads of this one.
+      quarantine: is told of bad videos and may end the run; ``None``: they are only logged.
+
+    Returns:
+      An iterator as that of :func:`train_batches`.
+
+    Raises:
+      ValueError: an argument is out of its range.
+      TooManyBadVideosError, WorkerDiedError: from the iterator.
+    """
+    _check_not_negative(seed=seed, num_workers=num_workers)
+    if draws < 1:
+        raise ValueError(f"draws must be >= 1, received draws={draws}.")
+    source = BatchSource(
+        dataset,
+        functools.partial(_record_by_record, ids=tuple(ids), draws=draws),
+        functools.partial(_load_draw, clips=clips, seed=seed),
+        clips.shape,
+        batch_size=batch_size,
+        span=(0, len(ids) * draws),
+        shard=(0, 1),
+        num_threads=num_threads(num_workers),
+    )
+    return Batches(source, dataset, num_workers=num_workers, quarantine=quarantine)
+
+
+def record_key(record: VideoRecord) -> str:
+    """What a record is in every split that it is in: 32 hexadecimal digits of its name and stretch."""
+    text = repr((record.name, record.start, record.end))
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:32]
 
 
 class Batches(Iterator[Batch]):
@@ -275,6 +333,16 @@ _cached_order = functools.lru_cache(maxsize=4)(epoch_order)  # batches that are 
 
 def _in_order(place: int) -> tuple[int, int]:
     return 0, place
+
+
+def _record_by_record(place: int, *, ids: tuple[int, ...], draws: int) -> tuple[int, int]:
+    position, draw = divmod(place, draws)
+    return draw, ids[position]
+
+
+def _load_draw(record: VideoRecord, draw: int, *, clips: TrainClips, seed: int) -> tuple[np.ndarray, int]:
+    same_everywhere = dataclasses.replace(record, id=int(record_key(record)[:7], 16))
+    return load_clip(same_everywhere, clips, seed=seed, epoch=draw)
 
 
 def _load_clip(

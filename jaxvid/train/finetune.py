@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,10 @@ from jaxvid.config import Config
 from jaxvid.nn.normalization import BatchNorm
 from jaxvid.train.checkpoint import load_for_evaluation
 from jaxvid.train.state import TrainState
-from jaxvid.types import Variables
+from jaxvid.types import Array, Size3, Variables
+
+BLOCKS = ("stem", "stage1", "stage2", "stage3", "stage4", "head")
+"""The blocks of every network, in the order of its computation."""
 
 _CLASSIFIER = ("head", "classifier")
 
@@ -41,6 +45,24 @@ def check_trainable(params: Any, trainable: Sequence[str]) -> None:
                 f"finetune.trainable must name parts of the network ({parts}; deeper ones with a slash), "
                 f"received {name!r}."
             )
+
+
+def last_frozen_block(trainable: Sequence[str]) -> str:
+    """The last of the blocks from the stem on in which nothing changes: training can begin behind it.
+
+    >>> last_frozen_block(("head", "stage4/block1"))
+    'stage3'
+
+    Raises:
+      ValueError: the stem changes, or no part is named.
+    """
+    changing = [BLOCKS.index(block) for name in trainable if (block := name.split("/")[0]) in BLOCKS]
+    if not changing or min(changing) == 0 or len(changing) < len(trainable):
+        raise ValueError(
+            f"finetune.trainable must name parts of {', '.join(BLOCKS[1:])} with finetune.draws, received "
+            f"finetune.trainable={tuple(trainable)}."
+        )
+    return BLOCKS[min(changing) - 1]
 
 
 def split(params: Any, trainable: Sequence[str]) -> tuple[Any, Any]:
@@ -82,6 +104,42 @@ def frozen_as_in_evaluation(trainable: Sequence[str]) -> contextlib.AbstractCont
         return call(*args, **kwargs)
 
     return nn.intercept_methods(intercept)
+
+
+@dataclass(frozen=True)
+class Beginning:
+    """Where a network begins whose first blocks' output is known.
+
+    Attributes:
+      block: whose output is given.
+      structure: of that output: one array in most networks, a pair in SlowFast.
+      clip_shape: ``(T, H, W)`` of the clips that it was made of.
+    """
+
+    block: str
+    structure: jax.tree_util.PyTreeDef
+    clip_shape: Size3
+
+    @contextlib.contextmanager
+    def outputs(self, batch: Mapping[str, Array]) -> Iterator[jax.Array]:
+        """Within it the block returns the batch's ``features0``, ``features1``, …; yields what stands for the video.
+
+        That is NaN, and the compiler drops whatever is computed of it: a network that did read it would be noticed.
+        """
+        leaves = [batch[f"features{index}"] for index in range(self.structure.num_leaves)]
+        output = jax.tree.unflatten(self.structure, leaves)
+
+        def intercept(call: Callable[..., Any], args: Any, kwargs: Any, context: Any) -> Any:
+            if context.method_name == "__call__" and context.module.path == (self.block,):
+                return output
+            return call(*args, **kwargs)
+
+        with nn.intercept_methods(intercept):
+            yield jnp.full((len(leaves[0]), *self.clip_shape, 3), jnp.nan, jnp.float32)
+
+    def runs(self, path: tuple[str, ...]) -> bool:
+        """Whether the module at ``path`` is behind the block."""
+        return BLOCKS.index(path[0]) > BLOCKS.index(self.block)
 
 
 def start_from(state: TrainState, config: Config, class_names: Sequence[str]) -> tuple[TrainState, str]:

@@ -30,16 +30,18 @@ class FoldsResult:
 
 
 def fold_config(config: Config, fold: str) -> Config:
-    """The config of one fold: both split names with ``{fold}`` filled in."""
+    """The config of one fold: ``{fold}`` filled in where the names of the splits and of the weights hold it."""
     names = {field: getattr(config.data, field).replace("{fold}", fold) for field in ("train_split", "eval_split")}
-    return dataclasses.replace(config, data=dataclasses.replace(config.data, **names, folds=()))
+    finetune = dataclasses.replace(config.finetune, weights=config.finetune.weights.replace("{fold}", fold))
+    return dataclasses.replace(config, data=dataclasses.replace(config.data, **names, folds=()), finetune=finetune)
 
 
 def cross_validate(config: Config, workdir: str | Path, *, progress: Progress | None = None) -> FoldsResult:
     """Trains ``config.data.folds`` one after the other in ``workdir/FOLD`` and pools their predictions.
 
     A finished fold is not trained again, so a stopped cross-validation goes on where it was. Every fold is measured
-    with its last weights: no checkpoint is chosen by its test score.
+    with its last weights: no checkpoint is chosen by its test score. What ``finetune.draws`` keeps is in
+    ``workdir/features``, for all folds.
 
     Returns:
       ``metrics`` over all clips of all folds (each clip is tested once, by the fold that did not train on it), with
@@ -50,7 +52,7 @@ def cross_validate(config: Config, workdir: str | Path, *, progress: Progress | 
     done: list[Evaluated] = []
     for number, fold in enumerate(config.data.folds, start=1):
         progress.message(f"Fold {fold}, {number} of {len(config.data.folds)}.")
-        result = train(fold_config(config, fold), workdir / fold, progress=progress)
+        result = train(fold_config(config, fold), workdir / fold, progress=progress, features=workdir / "features")
         if not result.finished:
             return FoldsResult(workdir, {}, {}, finished=False)
         done.append(evaluate_run(workdir / fold, progress=progress))

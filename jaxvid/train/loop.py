@@ -9,28 +9,31 @@ from __future__ import annotations
 
 import json
 import logging
-import signal
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import flax.linen as nn
 import jax
 
 from jaxvid import config as config_lib
 from jaxvid import evaluation, paths
 from jaxvid.config import Config
-from jaxvid.data.pipeline import Batches, FrameCache, eval_batches, train_batches
+from jaxvid.data.pipeline import FrameCache, eval_batches, train_batches
 from jaxvid.data.quarantine import Quarantine
 from jaxvid.data.records import VideoDataset
 from jaxvid.train import assemble, finetune, optim, sharding
 from jaxvid.train.checkpoint import Checkpointer
 from jaxvid.train.compilations import count_compilations
+from jaxvid.train.features import KeptFeatures
+from jaxvid.train.features import keep as keep_features
 from jaxvid.train.output import make_output_folder
 from jaxvid.train.plan import Plan
+from jaxvid.train.process import only_one_process, stop_signals
 from jaxvid.train.recorder import Recorder
 from jaxvid.train.state import TrainState, create_state
 from jaxvid.train.step import make_apply, make_train_step
@@ -52,13 +55,17 @@ class TrainResult:
     finished: bool
 
 
-def train(config: Config, workdir: str | Path, *, progress: Progress | None = None) -> TrainResult:
+def train(
+    config: Config, workdir: str | Path, *, progress: Progress | None = None, features: Path | None = None
+) -> TrainResult:
     """Trains, or goes on training, one network.
 
     Args:
       config: the checked configuration.
       workdir: the run folder; made when absent, resumed when it holds checkpoints.
       progress: told of every step, epoch and message; logs by default.
+      features: with ``finetune.draws``, the folder of what is kept, which several runs may share; by default
+        ``workdir/features``.
 
     Returns:
       The :class:`TrainResult`; ``finished`` is False when SIGTERM or Ctrl-C ended the run early (its state is saved).
@@ -79,15 +86,17 @@ def train(config: Config, workdir: str | Path, *, progress: Progress | None = No
         progress.message(notice)
     with ExitStack() as stack:
         workdir = make_output_folder("--workdir", workdir)
-        stack.enter_context(_only_one_process(workdir))
-        stop = stack.enter_context(_stop_signals())
-        return _Training(config, workdir, progress, stack).run(stop)
+        stack.enter_context(only_one_process(workdir))
+        stop = stack.enter_context(stop_signals())
+        return _Training(config, workdir, progress, stack, features).run(stop)
 
 
 class _Training:
     """The parts of one run and its state; files and threads are closed by the stack."""
 
-    def __init__(self, config: Config, workdir: Path, progress: Progress, stack: ExitStack):
+    def __init__(
+        self, config: Config, workdir: Path, progress: Progress, stack: ExitStack, features: Path | None = None
+    ):
         paths.enable_compilation_cache()
         count_compilations()
         self.config, self.workdir, self.progress = config, workdir, progress
@@ -109,16 +118,6 @@ class _Training:
         optimizer = finetune.only(optim.make_optimizer(config.optimizer, schedule), trainable)
         pixels = {"mean": config.data.mean, "std": config.data.std, "color": config.data.color}
         self.apply = make_apply(model, **pixels)
-        self.train_step = make_train_step(
-            model,
-            optimizer,
-            schedule,
-            **pixels,
-            label_smoothing=config.train.label_smoothing,
-            ema_decay=config.optimizer.ema_decay,
-            mesh=self.mesh,
-            trainable=trainable,
-        )
         keep = {"keep_last": config.checkpoint.keep_last, "keep_best": config.checkpoint.keep_best}
         self.saver = stack.enter_context(Checkpointer(workdir / "checkpoints", **keep))
         clip_shape = (config.data.num_frames, config.data.crop_size, config.data.crop_size)
@@ -130,6 +129,20 @@ class _Training:
             progress.message(message)
         self._restore(sharding.replicate(state, self.mesh))
         _save_config(config, workdir)
+        self.kept: KeptFeatures | None = None
+        if config.finetune.draws and self.step < self.plan.total_steps:
+            self.kept = self._keep_features(model, features or workdir / "features")
+        self.train_step = make_train_step(
+            model,
+            optimizer,
+            schedule,
+            **pixels,
+            label_smoothing=config.train.label_smoothing,
+            ema_decay=config.optimizer.ema_decay,
+            mesh=self.mesh,
+            trainable=trainable,
+            beginning=self.kept.beginning if self.kept else None,
+        )
         self.recorder = stack.enter_context(
             Recorder(
                 workdir,
@@ -208,14 +221,33 @@ class _Training:
             self.evaluation_due = restored.meta.get("evaluation_due", False)
             self.progress.message(f"Resuming after step {self.step} of {self.plan.total_steps}.")
 
-    def _batches(self) -> Batches:
+    def _keep_features(self, model: nn.Module, folder: Path) -> KeptFeatures:
+        """What the frozen first blocks make of the training videos, made now where it is not there yet."""
+        return keep_features(
+            self.config,
+            model,
+            {"params": self.state.params, "batch_stats": self.state.batch_stats},
+            self.train_set,
+            assemble.train_clips(self.config, self.train_set.class_names),
+            folder,
+            mesh=self.mesh,
+            quarantine=_quarantine(self.config, self.workdir),
+            progress=self.progress.making(),
+        )
+
+    def _batches(self) -> AbstractContextManager[Iterator[Any]]:
+        span: dict[str, int] = {
+            "batch_size": self.plan.batch_size,
+            "seed": self.config.train.seed,
+            "num_clips_total": self.plan.total_clips,
+            "position": self.step * self.plan.batch_size,
+        }
+        if self.kept is not None:
+            return closing(self.kept.batches(self.train_set, **span))
         return train_batches(
             self.train_set,
             assemble.train_clips(self.config, self.train_set.class_names),
-            batch_size=self.plan.batch_size,
-            seed=self.config.train.seed,
-            num_clips_total=self.plan.total_clips,
-            position=self.step * self.plan.batch_size,
+            **span,
             num_workers=self.config.data.num_workers,
             shard=sharding.host_shard(),
             quarantine=_quarantine(self.config, self.workdir),
@@ -323,39 +355,3 @@ def _save_config(config: Config, workdir: Path) -> None:
     if jax.process_index() == 0:
         text = json.dumps(config_lib.to_dict(config), indent=2)
         (workdir / "config.json").write_text(f"{text}\n", encoding="utf-8")
-
-
-@contextmanager
-def _only_one_process(workdir: Path) -> Iterator[None]:
-    """Holds the folder's lock: two processes that write one run would destroy it. The kernel frees it on any death."""
-    import fcntl
-
-    with (workdir / f".lock-{jax.process_index()}").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise ValueError(
-                f"--workdir must not be in use, received {workdir}, which another process trains in."
-            ) from error
-        yield
-
-
-@contextmanager
-def _stop_signals() -> Iterator[threading.Event]:
-    """An event that SIGTERM and the first Ctrl-C set, so that the step under way ends and the state is saved."""
-    event = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield event
-        return
-
-    def on_signal(number: int, frame: object) -> None:
-        if event.is_set() and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        event.set()
-
-    before = {number: signal.signal(number, on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield event
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

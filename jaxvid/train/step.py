@@ -7,8 +7,9 @@ needs come from the shardings.
 
 from __future__ import annotations
 
+import contextlib
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -41,6 +42,7 @@ def make_train_step(
     mesh: jax.sharding.Mesh,
     color: str = "RGB",
     trainable: Sequence[str] = (),
+    beginning: finetune.Beginning | None = None,
 ) -> TrainStep:
     """The training step ``(state, batch) -> (state, metrics)``, compiled at its first call.
 
@@ -66,6 +68,8 @@ def make_train_step(
       color: ``"RGB"`` or ``"BGR"``, the order of channels that the network is given, and that of ``mean`` and ``std``.
       trainable: the parts of the network that change, see :mod:`jaxvid.train.finetune`; none means all. The optimizer
         must have come through :func:`jaxvid.train.finetune.only` with the same parts.
+      beginning: where the network begins when batches hold ``features0``, … of its frozen first blocks and no
+        ``video``, see :mod:`jaxvid.train.features`.
 
     Raises:
       ValueError: a number is out of its range, or ``color`` is unknown.
@@ -85,6 +89,7 @@ def make_train_step(
         mesh=mesh,
         color=color,
         trainable=tuple(trainable),
+        beginning=beginning,
     )
 
 
@@ -109,6 +114,7 @@ class TrainStep:
     mesh: jax.sharding.Mesh
     color: str = "RGB"
     trainable: tuple[str, ...] = ()
+    beginning: finetune.Beginning | None = None
 
     def __call__(self, state: TrainState, batch: Batch | Mapping[str, Array]) -> tuple[TrainState, Metrics]:
         """One step; see the class.
@@ -141,16 +147,14 @@ class TrainStep:
         )
 
     def _step(self, state: TrainState, batch: dict[str, Array]) -> tuple[TrainState, Metrics]:
-        self._traced.append(batch["video"].shape)  # runs while tracing only
-        _check(state, batch, self.ema_decay)
+        self._traced.append(batch["label"].shape)  # runs while tracing only
+        _check(state, self.ema_decay)
         mask, num_valid = batch["mask"], jnp.sum(batch["mask"], dtype=jnp.int32)
-        pixels = _fill_invalid(batch["video"], mask)
-        video = normalize_video(pixels, self.mean, self.std, reverse=self.color == "BGR")
         key = jax.random.fold_in(state.key, state.step)
         trained, frozen = finetune.split(state.params, self.trainable)
 
         def loss_fn(trained: Any) -> tuple[jax.Array, tuple[jax.Array, Mapping[str, Any]]]:
-            with finetune.frozen_as_in_evaluation(self.trainable):
+            with finetune.frozen_as_in_evaluation(self.trainable), self._input(batch) as video:
                 logits, updated = self.model.apply(
                     {"params": finetune.join(trained, frozen), "batch_stats": state.batch_stats},
                     video,
@@ -180,9 +184,22 @@ class TrainStep:
             "num_valid": num_valid,
             "finite": finite,
             "id": batch["id"],
-            **_gate_metrics(updated.get("gates", {})),
+            **_gate_metrics(updated.get("gates", {}), self.beginning),
         }
         return following, metrics
+
+    @contextlib.contextmanager
+    def _input(self, batch: Mapping[str, Array]) -> Iterator[jax.Array]:
+        """The normalised video; within it, where features are kept, the network begins behind their block."""
+        mask = batch["mask"]
+        if self.beginning is not None:
+            features = {name: _fill_invalid(rows, mask) for name, rows in batch.items() if name.startswith("features")}
+            with self.beginning.outputs(features) as nothing:
+                yield nothing
+            return
+        _check_video(batch["video"])
+        pixels = _fill_invalid(batch["video"], mask)
+        yield normalize_video(pixels, self.mean, self.std, reverse=self.color == "BGR")
 
     def _update(self, state: TrainState, grads: Any) -> TrainState:
         updates, opt_state = self.optimizer.update(grads, state.opt_state, state.params, step=state.step)
@@ -253,20 +270,22 @@ def _apply(variables: dict[str, Any], video: jax.Array, *, evaluation: Evaluatio
     return logits.astype(jnp.float32)
 
 
-def _check(state: TrainState, batch: Mapping[str, Array], ema_decay: float) -> None:
-    video = batch["video"]
-    if video.ndim != 5 or video.shape[-1] != 3:
-        raise ValueError(f"video must be uint8[N T H W 3], received shape {tuple(video.shape)}.")
+def _check(state: TrainState, ema_decay: float) -> None:
     if ema_decay and state.ema_params is None:
         raise ValueError(f"ema_decay > 0 needs a state with ema_params, received ema_decay={ema_decay} without them.")
+
+
+def _check_video(video: Array) -> None:
+    if video.ndim != 5 or video.shape[-1] != 3:
+        raise ValueError(f"video must be uint8[N T H W 3], received shape {tuple(video.shape)}.")
 
 
 def _fill_invalid(video: Array, mask: Array) -> jax.Array:
     """The rows without ``mask`` replaced by the first row that has it; zeros where none has."""
     first = mask & (jnp.cumsum(mask) == 1)
-    rows = (-1, 1, 1, 1, 1)
+    rows = (-1, *[1] * (video.ndim - 1))
     # A masked sum, not video[first]: the batch is split over devices, and a sum sends one clip between them, where
-    # indexing may gather all of them. At most one term is not 0, so uint8 holds it.
+    # indexing may gather all of them. At most one term is not 0, so any type holds it.
     filler = jnp.sum(jnp.where(first.reshape(rows), video, 0), axis=0, dtype=video.dtype, keepdims=True)
     return jnp.where(mask.reshape(rows), video, filler)
 
@@ -275,12 +294,13 @@ def _all_finite(tree: Any) -> jax.Array:
     return jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(tree)]).all()
 
 
-def _gate_metrics(gates: Mapping[str, Any]) -> Metrics:
-    """``gate/<module path>`` for every sown open fraction, and their mean."""
+def _gate_metrics(gates: Mapping[str, Any], beginning: finetune.Beginning | None) -> Metrics:
+    """``gate/<module path>`` for every open fraction sown by a block that runs, and their mean."""
     # A module sows a scalar, or Flax's default tuple with one scalar for each time that it was called.
     metrics = {
         "/".join(("gate", *path[:-1])): jnp.mean(jnp.stack(jax.tree.leaves(sown)).astype(jnp.float32))
         for path, sown in flax.traverse_util.flatten_dict(dict(gates)).items()
+        if beginning is None or beginning.runs(path)
     }
     if metrics:
         metrics["gate/mean"] = jnp.mean(jnp.stack(list(metrics.values())))
