@@ -105,8 +105,11 @@ def test_without_a_frozen_block_there_is_nothing_to_keep(trainable):
 def kept(tiny, tmp_path):
     """``kept(**overrides) -> (kept features, data set, config, quarantine)`` in one folder."""
 
+    mesh = sharding.make_mesh((("data", 1),))
+
     def keep(variables=None, dataset=None, **overrides):
-        fields = {"finetune.trainable": ("stage4", "head"), "finetune.draws": 3, "data.flip": True}
+        changing = ("stage2", "stage3", "stage4", "head")
+        fields = {"finetune.trainable": changing, "finetune.draws": 3, "data.flip": True}
         config = tiny(**fields | {"data.short_side": (18, 22)} | overrides)
         dataset = dataset or assemble.open_dataset(config, "train")
         model = assemble.build_model(config, len(dataset.class_names))
@@ -117,7 +120,7 @@ def kept(tiny, tmp_path):
         done = []
         found = features.keep(
             config, model, variables, dataset, assemble.train_clips(config, dataset.class_names),
-            tmp_path / "features", mesh=sharding.make_mesh((("data", 1),)), quarantine=quarantine,
+            tmp_path / "features", mesh=mesh, quarantine=quarantine,
             progress=lambda number, of: done.append((number, of)),
         )  # fmt: skip
         return found, dataset, config, done, variables, model
@@ -133,7 +136,7 @@ def test_what_is_kept_is_what_the_blocks_make_of_each_draw(kept):
     seen = dataclasses.replace(record, id=int(record_key(record)[:7], 16))
     pixels = np.stack([load_clip(seen, clips, seed=0, epoch=draw)[0] for draw in range(3)])
     assert (pixels[0] != pixels[1]).any()
-    wanted = np.asarray(features.make_blocks(config, model, "stage3")(variables, pixels))
+    wanted = np.asarray(features.make_blocks(config, model, "stage1")(variables, pixels))
     for draw in range(3):
         (array,), label, mask = found.read(record_key(record), draw)
         np.testing.assert_allclose(array, wanted[draw], atol=1e-6)
@@ -203,7 +206,7 @@ def test_several_hosts_are_refused(kept, monkeypatch):
 
 
 def test_draws_need_frozen_blocks(tiny):
-    with pytest.raises(ValueError, match=r"finetune\.draws must be 0 unless finetune\.trainable leaves .* draws=2"):
+    with pytest.raises(ValueError, match=r"finetune\.draws must be 0 unless finetune\.trainable leaves .*draws=2 with"):
         tiny(**{"finetune.draws": 2})
 
 
