@@ -15,7 +15,7 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,7 @@ from jaxvid.data.quarantine import Quarantine
 from jaxvid.data.records import VideoDataset
 from jaxvid.ops.normalize import normalize_video
 from jaxvid.train import finetune, sharding
-from jaxvid.types import Array, Variables
+from jaxvid.types import Variables
 
 _ROWS = ("label", "mask")
 
@@ -90,7 +90,7 @@ class KeptFeatures:
 
     def batches(
         self, dataset: VideoDataset, *, batch_size: int, seed: int, num_clips_total: int, position: int
-    ) -> Iterator[dict[str, Array]]:
+    ) -> Generator[dict[str, np.ndarray], None, None]:
         """The training stream of :func:`jaxvid.data.pipeline.train_batches`, with ``features0``, … instead of pixels.
 
         Its order of the videos is the same for the same seed; in epoch ``e`` each comes with its draw ``e mod V``.
@@ -162,7 +162,7 @@ def keep(
     outputs, structure = jax.tree.flatten(jax.eval_shape(apply, variables, clip))
     kept = KeptFeatures(
         folder=folder / _fingerprint(config, block, variables),
-        beginning=finetune.Beginning(block, structure, clips.shape[:3]),
+        beginning=finetune.Beginning(block, structure, (clips.num_frames, clips.crop_size, clips.crop_size)),
         draws=draws,
         shapes=tuple(output.shape[1:] for output in outputs),
         dtypes=tuple(np.dtype(output.dtype) for output in outputs),

@@ -112,12 +112,12 @@ class Beginning:
 
     Attributes:
       block: whose output is given.
-      structure: of that output: one array in most networks, a pair in SlowFast.
+      structure: of that output, as ``jax.tree.structure`` gives it: one array in most networks, a pair in SlowFast.
       clip_shape: ``(T, H, W)`` of the clips that it was made of.
     """
 
     block: str
-    structure: jax.tree_util.PyTreeDef
+    structure: Any
     clip_shape: Size3
 
     @contextlib.contextmanager

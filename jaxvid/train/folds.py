@@ -55,7 +55,7 @@ def cross_validate(config: Config, workdir: str | Path, *, progress: Progress | 
         result = train(fold_config(config, fold), workdir / fold, progress=progress, features=workdir / "features")
         if not result.finished:
             return FoldsResult(workdir, {}, {}, finished=False)
-        done.append(evaluate_run(workdir / fold, progress=progress))
+        done.append(evaluate_run(workdir / fold, progress=progress, predictions=result.predictions))
     per_fold = {fold: float(part.metrics["top1"]) for fold, part in zip(config.data.folds, done, strict=True)}
     class_names = done[0].run.class_names
     predictions = pool([part.predictions for part in done])

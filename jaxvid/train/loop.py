@@ -47,12 +47,16 @@ _GIB = 2**30
 
 @dataclass(frozen=True)
 class TrainResult:
-    """What :func:`train` leaves: the folder, the last step, the last evaluation, and whether the run is complete."""
+    """What :func:`train` leaves: the folder, the last step, the last evaluation, and whether the run is complete.
+
+    ``predictions`` are those of the last step, and None where this call has not evaluated it.
+    """
 
     workdir: Path
     step: int
     metrics: dict[str, Any]
     finished: bool
+    predictions: evaluation.Predictions | None = None
 
 
 def train(
@@ -100,6 +104,7 @@ class _Training:
         paths.enable_compilation_cache()
         count_compilations()
         self.config, self.workdir, self.progress = config, workdir, progress
+        self.predictions: evaluation.Predictions | None = None
         self.mesh = sharding.make_mesh(config.train.mesh)
         _check_batch_size(config, self.mesh)
         self.train_set, self.eval_set = _open_splits(config, progress)
@@ -182,16 +187,16 @@ class _Training:
         finished = self.step >= self.plan.total_steps
         if not finished:
             self.progress.message(f"Stopped by a signal; step {self.step} is saved, and the same command goes on.")
-        return TrainResult(self.workdir, self.step, self.results, finished)
+        return TrainResult(self.workdir, self.step, self.results, finished, self.predictions if finished else None)
 
     def _evaluate(self) -> None:
         """Evaluates the step that was just saved: an evaluation that fails, or is killed, costs no training."""
         params = self.state.params if self.state.ema_params is None else self.state.ema_params
         variables = {"params": params, "batch_stats": self.state.batch_stats}
-        predictions = predict(
+        self.predictions = predict(
             self.config, self.eval_set, self.apply, variables, self.mesh, self.workdir, self.progress, self.cache
         )
-        self.results = evaluation.summarize(predictions, self.eval_set.class_names)
+        self.results = evaluation.summarize(self.predictions, self.eval_set.class_names)
         self.recorder.evaluation(self.step, self.results, num_traces=self.train_step.num_traces)
         metrics = {f"eval/{name}": value for name, value in self.results.items() if value is not None}
         self.evaluation_due = False

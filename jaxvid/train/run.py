@@ -108,6 +108,7 @@ def evaluate_run(
     *,
     best: bool = False,
     progress: Progress | None = None,
+    predictions: evaluation.Predictions | None = None,
 ) -> Evaluated:
     """Evaluates a checkpoint and writes metrics, per-class table, confusion matrix and predictions.
 
@@ -117,6 +118,7 @@ def evaluate_run(
       overrides: as in :func:`load_run`, for example ``{"eval.num_clips": 10, "eval.num_crops": 3}``.
       best: as in :func:`load_run`.
       progress: told how far the evaluation is.
+      predictions: of this checkpoint with these settings, where the training has just made them; only written then.
 
     Raises:
       ValueError: the checkpoint, a field or the data set does not fit, or the output is no folder to write to.
@@ -128,10 +130,10 @@ def evaluate_run(
     dataset = assemble.open_dataset(run.config, run.config.data.eval_split, progress)
     if dataset.class_names != run.class_names:
         dataset = _with_classes(dataset, run.class_names)
-    mesh = sharding.make_mesh(run.config.train.mesh)
-    predictions = predict(
-        run.config, dataset, run.apply, sharding.replicate(run.variables, mesh), mesh, folder, progress
-    )
+    if predictions is None:
+        mesh = sharding.make_mesh(run.config.train.mesh)
+        variables = sharding.replicate(run.variables, mesh)
+        predictions = predict(run.config, dataset, run.apply, variables, mesh, folder, progress)
     metrics = evaluation.summarize(predictions, run.class_names)
     clip_names = [record.name for record in dataset]
     settings = {"checkpoint_step": run.step, "num_views": run.config.eval.num_clips * run.config.eval.num_crops}

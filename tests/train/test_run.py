@@ -108,14 +108,20 @@ def test_cross_validation_trains_each_fold_and_reports_over_all(tiny, monkeypatc
         dataset = original(config, split.split("-")[0])
         return dataclasses.replace(dataset, split=split)
 
-    original = assemble.open_dataset
+    original, evaluate = assemble.open_dataset, evaluation.evaluate
     monkeypatch.setattr(assemble, "open_dataset", open_dataset)
     folds = {"data.folds": ("a", "b"), "data.train_split": "train-{fold}", "data.eval_split": "val-{fold}"}
     config = tiny(**folds, **{"train.num_epochs": 0.5})
+    evaluations = []
+    monkeypatch.setattr(evaluation, "evaluate", lambda *a, **k: evaluations.append(1) or evaluate(*a, **k))
     result = cross_validate(config, tmp_path)
     assert result.finished
+    assert len(evaluations) == 2  # what the training evaluated at its end is not evaluated again
     assert result.metrics["num_clips"] == 12
     assert set(result.per_fold) == {"a", "b"}
     assert result.metrics["fold_mean_top1"] == pytest.approx(sum(result.per_fold.values()) / 2)
     assert json.loads((tmp_path / "metrics.json").read_text())["per_fold"] == result.per_fold
     assert {"train-a", "val-a", "train-b", "val-b"} <= set(opened)
+    again = cross_validate(config, tmp_path)
+    assert len(evaluations) == 4
+    assert again.metrics == pytest.approx(result.metrics)
