@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import json
+import sys
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +54,56 @@ def evaluate(options: argparse.Namespace, overrides: dict[str, str]) -> int:
     print(_table(done.metrics, title=f"{done.run.config.model.name}, step {done.run.step}"))
     print(f"results: {done.output}")
     return 0
+
+
+def predict(options: argparse.Namespace, overrides: dict[str, str]) -> int:
+    """Says what is seen in videos; status 1 where one could not be decoded."""
+    from jaxvid.inference import find_videos, load_recognizer, output
+    from jaxvid.progress import RichProgress
+    from jaxvid.train.output import make_output_folder
+
+    checkpoint, words = (options.checkpoint, options.words) if options.checkpoint else _first(options.words)
+    if options.top < 1:
+        raise UsageError(f"--top must be >= 1, received --top={options.top}.")
+    videos = find_videos(words)
+    folder = None if options.output is None else make_output_folder("--output", options.output)
+    recognizer = load_recognizer(checkpoint, overrides, best=options.best)
+    bad: list[str] = []
+    with RichProgress(_where_bars_go()) as progress, ExitStack() as files:
+        show, block = _shown_by(progress)
+        writers = [files.enter_context(output.csv_table(options.csv, options.top))] if options.csv else []
+        if folder is not None:
+            writers.append(files.enter_context(output.result_folder(folder, recognizer.class_names, options.top)))
+        for found in recognizer.predict(videos, progress=progress.counting("predicting")):
+            told = output.to_json(found, options.top) if options.json else output.to_text(found, options.top, block)
+            show(told)
+            for write in writers:
+                write(found)
+            bad += [found.error] * bool(found.error)
+    if bad:
+        print(f"{len(bad)} of {len(videos)} videos could not be decoded:", *bad, sep="\n  ", file=sys.stderr)
+    return 1 if bad else 0
+
+
+def _first(words: list[str]) -> tuple[str, list[str]]:
+    if len(words) < 2:
+        raise UsageError(f"jaxvid predict must be given a run and at least 1 video, received {words[0]!r} only.")
+    return words[0], words[1:]
+
+
+def _where_bars_go() -> Any:
+    """Standard error, where results are piped away; ``None``, which is standard output, where a person reads them."""
+    from rich.console import Console
+
+    return None if sys.stdout.isatty() else Console(stderr=True)
+
+
+def _shown_by(progress: Any) -> tuple[Callable[[str], None], str]:
+    """What prints a result, above the bars where both go to a terminal, and what a bar of a result is made of."""
+    stdout = sys.stdout  # while bars are drawn on standard error, sys.stdout leads there too
+    encoding = (stdout.encoding or "ascii").lower().replace("-", "")
+    block = "█" if encoding.startswith("utf") else "#"
+    return progress.message if stdout.isatty() else functools.partial(print, file=stdout, flush=True), block
 
 
 def _table(metrics: dict[str, Any], *, title: str) -> str:
