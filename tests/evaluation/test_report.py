@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 
-from jaxvid.evaluation import Predictions, format_per_class, mean_scores, per_class, report, summarize, write_report
+from jaxvid.evaluation import Predictions, format_per_class, mean_scores, per_class, summarize, write_report
 from jaxvid.evaluation.text import text_width
 
 FILES = {"metrics.json", "per_class.csv", "per_class.txt", "confusion.png", "predictions.npz"}
@@ -69,12 +69,6 @@ def test_the_text_table_has_one_line_for_each_class_in_aligned_columns(tmp_path,
     assert len(ends) <= 2  # 100.0% begins one column earlier than 50.0%, but both end in the same one
     write_report(tmp_path, predictions, summarize(predictions, CLASSES), CLASSES)
     assert (tmp_path / "per_class.txt").read_text(encoding="utf-8").splitlines() == lines
-
-
-def test_wide_and_combining_characters_take_their_columns():
-    assert text_width("手を") == 4
-    assert text_width("e\u0301") == 1
-    assert report._printable("a\x1b[31m\u200b") == "a\\x1b[31m\\u200b"
 
 
 def test_without_names_the_ids_name_the_clips(tmp_path, predictions):
