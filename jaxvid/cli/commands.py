@@ -58,7 +58,7 @@ def evaluate(options: argparse.Namespace, overrides: dict[str, str]) -> int:
 
 def predict(options: argparse.Namespace, overrides: dict[str, str]) -> int:
     """Says what is seen in videos; status 1 where one could not be decoded."""
-    from jaxvid.inference import find_videos, load_recognizer, output
+    from jaxvid.inference import annotate, find_videos, load_recognizer
     from jaxvid.progress import RichProgress
     from jaxvid.train.output import make_output_folder
 
@@ -66,23 +66,21 @@ def predict(options: argparse.Namespace, overrides: dict[str, str]) -> int:
     if options.top < 1:
         raise UsageError(f"--top must be >= 1, received --top={options.top}.")
     videos = find_videos(words)
-    folder = None if options.output is None else make_output_folder("--output", options.output)
+    folders = {name: make_output_folder(f"--{name}", getattr(options, name))
+               for name in ("output", "annotate") if getattr(options, name) is not None}  # fmt: skip
     recognizer = load_recognizer(checkpoint, overrides, best=options.best)
-    bad: list[str] = []
+    copies = annotate.Copies(folders["annotate"], videos) if "annotate" in folders else None
+    problems: list[str] = []
     with RichProgress(_where_bars_go()) as progress, ExitStack() as files:
-        show, block = _shown_by(progress)
-        writers = [files.enter_context(output.csv_table(options.csv, options.top))] if options.csv else []
-        if folder is not None:
-            writers.append(files.enter_context(output.result_folder(folder, recognizer.class_names, options.top)))
+        tellers = _tellers(options, folders.get("output"), progress, files)
         for found in recognizer.predict(videos, progress=progress.counting("predicting")):
-            told = output.to_json(found, options.top) if options.json else output.to_text(found, options.top, block)
-            show(told)
-            for write in writers:
-                write(found)
-            bad += [found.error] * bool(found.error)
-    if bad:
-        print(f"{len(bad)} of {len(videos)} videos could not be decoded:", *bad, sep="\n  ", file=sys.stderr)
-    return 1 if bad else 0
+            for tell in tellers:
+                tell(found)
+            problem = found.error or (copies.write(found) if copies else "")
+            problems += [problem] * bool(problem)
+    if problems:
+        print(f"{len(problems)} of {len(videos)} videos could not be decoded:", *problems, sep="\n  ", file=sys.stderr)
+    return 1 if problems else 0
 
 
 def _first(words: list[str]) -> tuple[str, list[str]]:
@@ -98,12 +96,20 @@ def _where_bars_go() -> Any:
     return None if sys.stdout.isatty() else Console(stderr=True)
 
 
-def _shown_by(progress: Any) -> tuple[Callable[[str], None], str]:
-    """What prints a result, above the bars where both go to a terminal, and what a bar of a result is made of."""
+def _tellers(options: argparse.Namespace, folder: Path | None, progress: Any, files: ExitStack) -> list[Callable]:
+    """What prints a video's result, and what writes it where it was asked for."""
+    from jaxvid.inference import output
+
     stdout = sys.stdout  # while bars are drawn on standard error, sys.stdout leads there too
-    encoding = (stdout.encoding or "ascii").lower().replace("-", "")
-    block = "█" if encoding.startswith("utf") else "#"
-    return progress.message if stdout.isatty() else functools.partial(print, file=stdout, flush=True), block
+    show = progress.message if stdout.isatty() else functools.partial(print, file=stdout, flush=True)
+    block = "█" if (stdout.encoding or "").lower().startswith("utf") else "#"
+    form = output.to_json if options.json else functools.partial(output.to_text, block=block)
+    tellers: list[Callable] = [lambda found: show(form(found, options.top))]
+    if options.csv:
+        tellers.append(files.enter_context(output.csv_table(options.csv, options.top)))
+    if folder is not None:
+        tellers.append(files.enter_context(output.result_folder(folder, options.top)))
+    return tellers
 
 
 def _table(metrics: dict[str, Any], *, title: str) -> str:

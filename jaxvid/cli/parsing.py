@@ -31,7 +31,7 @@ _EXAMPLES = {
   jaxvid predict runs/motion clip.mp4
   jaxvid predict runs/motion clip.mp4 videos --top=3 --csv=seen.csv
   jaxvid predict runs/motion videos --json --config.eval.num_clips=10 --config.eval.num_crops=3 > seen.jsonl
-  jaxvid predict --checkpoint=runs/motion --best videos --output=seen
+  jaxvid predict --checkpoint=runs/motion --best videos --output=seen --annotate=seen/videos
 """,
     "convert": """examples:
   jaxvid convert --weights=rgb_imagenet.pt --model=i3d --output=runs/i3d_k400
@@ -153,6 +153,9 @@ def _build_parser() -> argparse.ArgumentParser:
     predict.add_argument("--json", action="store_true", help="a line of JSON for each video")
     predict.add_argument("--csv", metavar="FILE", help="also write a table with a row for each video and class")
     predict.add_argument("--output", metavar="DIR", help="also write predictions.jsonl, and .npz with all logits")
+    predict.add_argument(
+        "--annotate", metavar="DIR", help="also write a copy of each video with its classes drawn on it"
+    )
 
     models = _command(
         subparsers, "models", "List the networks: parameters, multiply-adds, paper's figures.", run=commands.list_models

@@ -88,7 +88,7 @@ def csv_table(path: str | os.PathLike[str], top: int) -> Iterator[Any]:
 
 
 @contextmanager
-def result_folder(folder: Path, class_names: Sequence[str], top: int) -> Iterator[Any]:
+def result_folder(folder: Path, top: int) -> Iterator[Any]:
     """A function that notes one video in the files of a folder.
 
     * ``predictions.jsonl``: a line for each video (:func:`to_json`), as it comes (:func:`growing`).
@@ -97,7 +97,6 @@ def result_folder(folder: Path, class_names: Sequence[str], top: int) -> Iterato
 
     Args:
       folder: an existing one.
-      class_names: the ``K`` classes.
       top: how many classes of each video stand in the lines.
     """
     videos: list[Recognition] = []
@@ -109,7 +108,7 @@ def result_folder(folder: Path, class_names: Sequence[str], top: int) -> Iterato
 
         yield write
     with growing(folder / "predictions.npz") as file:
-        _write_arrays(file, videos, class_names)
+        _write_arrays(file, videos)
 
 
 @contextmanager
@@ -146,8 +145,9 @@ def _csv(rows: Any) -> str:
     return text.getvalue()
 
 
-def _write_arrays(file: IO[bytes], videos: Sequence[Recognition], class_names: Sequence[str]) -> None:
-    views, K = max((found.num_views for found in videos), default=0), len(class_names)
+def _write_arrays(file: IO[bytes], videos: Sequence[Recognition]) -> None:
+    class_names = videos[0].class_names
+    views, K = max(found.num_views for found in videos), len(class_names)
     logits = np.zeros((len(videos), views, K), np.float32)
     scores = np.zeros((len(videos), K), np.float32)
     for row, found in enumerate(videos):

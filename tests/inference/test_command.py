@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -36,11 +37,11 @@ def test_json_lines_a_table_and_a_folder_at_once_and_status_1_for_a_broken_video
     written = [f"--csv={tmp_path / 'seen.csv'}", f"--output={tmp_path / 'out'}"]
     # A field with its value apart may stand in front, and options between the words.
     words = ["predict", "--config.eval.num_clips", "2", f"--checkpoint={run}", str(videos / "val"), "--json", *written]
-    assert cli.main([*words, str(tmp_path / "empty.mp4"), *fields]) == 1
+    assert cli.main([*words, str(tmp_path / "empty.mp4"), "--config.eval.num_crops=3", *fields]) == 1
     out, err = capsys.readouterr()
     lines = [json.loads(line) for line in out.splitlines()]
     assert len(lines) == 7
-    assert [line["num_views"] for line in lines] == [2] * 6 + [None]
+    assert [line["num_views"] for line in lines] == [6] * 6 + [None]
     assert err.splitlines() == [
         "1 of 7 videos could not be decoded:",
         f"  {tmp_path / 'empty.mp4'} must not be empty.",
@@ -53,7 +54,7 @@ def test_json_lines_a_table_and_a_folder_at_once_and_status_1_for_a_broken_video
         (guess["class"], guess["interval"][0]) for guess in lines[0]["top"]
     ]
     with np.load(tmp_path / "out" / "predictions.npz") as arrays:
-        assert arrays["logits"].shape == (7, 2, 3)
+        assert arrays["logits"].shape == (7, 6, 3)
 
 
 @pytest.mark.parametrize(
@@ -73,6 +74,17 @@ def test_what_is_wrong_is_one_sentence(words, status, sentence, capsys):
     assert err.startswith(sentence) or sentence in err
     assert err.count("\n") == 1
     assert out == ""
+
+
+def test_annotated_copies_lie_beside_the_videos_and_replace_none(run, videos, fields, capsys, tmp_path):
+    shutil.copy(videos / "val" / "clap" / "0.mp4", tmp_path / "a.mp4")
+    (tmp_path / "b.mp4").write_bytes(b"")
+    before = (tmp_path / "a.mp4").read_bytes()
+    words = ["predict", str(run), str(tmp_path), str(tmp_path / "a.mp4"), f"--annotate={tmp_path}"]
+    assert cli.main([*words, *fields]) == 1
+    assert sorted(path.name for path in tmp_path.glob("a*")) == ["a.annotated-2.mp4", "a.annotated.mp4", "a.mp4"]
+    assert (tmp_path / "a.mp4").read_bytes() == before
+    assert capsys.readouterr().err.splitlines()[0] == "1 of 3 videos could not be decoded:"
 
 
 def test_a_results_folder_that_is_a_file_is_refused_before_anything_is_loaded(capsys, tmp_path):

@@ -79,7 +79,7 @@ def test_csv_has_a_row_for_each_class_and_survives_any_name(tmp_path):
 
 
 def test_a_folder_of_results_has_lines_and_arrays(tmp_path):
-    with output.result_folder(tmp_path, CLASSES, 5) as write:
+    with output.result_folder(tmp_path, 5) as write:
         write(found(path="a\udcff.mp4"))
         write(FAILED)
         assert len((tmp_path / "predictions.jsonl.part").read_text().splitlines()) == 2, "as they come"
