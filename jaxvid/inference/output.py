@@ -41,7 +41,7 @@ def to_text(found: Recognition, top: int, block: str = "█") -> str:
     for name, guess in zip(names, guesses, strict=True):
         bar = block * round(_BAR * guess.probability)
         views = "" if guess.interval is None else "  95% of views: {:.1%} to {:.1%}".format(*guess.interval)
-        lines.append(f"  {pad(name, width)}  {guess.probability:6.1%}  {bar:<{_BAR}}{views}".rstrip())
+        lines.append(f"  {pad(name, width)}  {_percent(guess.probability):>6}  {bar:<{_BAR}}{views}".rstrip())
     return "\n".join(lines)
 
 
@@ -131,6 +131,19 @@ def _what_was_seen(found: Recognition) -> str:
     first, last = found.seen
     whole = f"{found.num_frames} frame{'s' * (found.num_frames != 1)}, {found.duration:.1f} s"
     return f"{whole}; seen: {found.num_seen}, from {first:.1f} to {last:.1f} s{views}"
+
+
+def _percent(probability: float) -> str:
+    """One decimal, but neither 0 nor 100 % of what is only near.
+
+    >>> _percent(0.62549), _percent(0.0002), _percent(0.99998), _percent(1.0)
+    ('62.5%', '<0.1%', '>99.9%', '100.0%')
+    """
+    if 0 < probability < 0.0005:
+        return "<0.1%"
+    if 0.9995 <= probability < 1:
+        return ">99.9%"
+    return f"{probability:.1%}"
 
 
 def _append(file: IO[bytes], text: str) -> None:
