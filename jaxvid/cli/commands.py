@@ -60,14 +60,12 @@ def predict(options: argparse.Namespace, overrides: dict[str, str]) -> int:
     """Says what is seen in videos; status 1 where one could not be decoded."""
     from jaxvid.inference import annotate, find_videos, load_recognizer
     from jaxvid.progress import RichProgress
-    from jaxvid.train.output import make_output_folder
 
     checkpoint, words = (options.checkpoint, options.words) if options.checkpoint else _first(options.words)
     if options.top < 1:
         raise UsageError(f"--top must be >= 1, received --top={options.top}.")
     videos = find_videos(words)
-    folders = {name: make_output_folder(f"--{name}", getattr(options, name))
-               for name in ("output", "annotate") if getattr(options, name) is not None}  # fmt: skip
+    folders = _result_folders(options)
     recognizer = load_recognizer(checkpoint, overrides, best=options.best)
     copies = annotate.Copies(folders["annotate"], videos) if "annotate" in folders else None
     problems: list[str] = []
@@ -89,6 +87,18 @@ def _first(words: list[str]) -> tuple[str, list[str]]:
     return words[0], words[1:]
 
 
+def _result_folders(options: argparse.Namespace) -> dict[str, Path]:
+    """The folders that were asked for, made before anything else is done."""
+    from jaxvid.train.output import make_output_folder
+
+    if options.csv is not None:
+        if Path(options.csv).is_dir():
+            raise UsageError(f"--csv must be a file, received {options.csv!r}, which is a folder.")
+        make_output_folder("the place of --csv", Path(options.csv).parent)
+    given = {name: getattr(options, name) for name in ("output", "annotate")}
+    return {name: make_output_folder(f"--{name}", folder) for name, folder in given.items() if folder is not None}
+
+
 def _where_bars_go() -> Any:
     """Standard error, where results are piped away; ``None``, which is standard output, where a person reads them."""
     from rich.console import Console
@@ -105,7 +115,7 @@ def _tellers(options: argparse.Namespace, folder: Path | None, progress: Any, fi
     block = "█" if (stdout.encoding or "").lower().startswith("utf") else "#"
     form = output.to_json if options.json else functools.partial(output.to_text, block=block)
     tellers: list[Callable] = [lambda found: show(form(found, options.top))]
-    if options.csv:
+    if options.csv is not None:
         tellers.append(files.enter_context(output.csv_table(options.csv, options.top)))
     if folder is not None:
         tellers.append(files.enter_context(output.result_folder(folder, options.top)))

@@ -146,7 +146,8 @@ def _build_parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--best", action="store_true", help="the checkpoint with the best eval/top1, not the newest")
 
     predict = _command(subparsers, "predict", "Say what is seen in videos.", run=commands.predict, takes_overrides=True)
-    predict.add_argument("words", nargs="+", metavar="RUN VIDEO", help="a run folder; then files, folders of videos")
+    predict.usage = "jaxvid predict RUN VIDEO [VIDEO ...] [options]"
+    predict.add_argument("words", nargs="+", metavar="RUN VIDEO", help="a run folder; files and folders of videos")
     predict.add_argument("--checkpoint", metavar="DIR", help="the run folder, or one step of it; then no RUN is given")
     predict.add_argument("--best", action="store_true", help="the checkpoint with the best eval/top1, not the newest")
     predict.add_argument("--top", type=int, default=5, metavar="K", help="classes of each video (default: %(default)s)")

@@ -140,14 +140,17 @@ class Recognizer:
     def _batches(self, files: tuple[str, ...], clips: EvalClips, reasons: _Reasons) -> Batches:
         # What is in a video is what is asked for: label 0 stands where a data set has one, and nothing reads it.
         records = [VideoRecord(id, 0, file, file) for id, file in enumerate(files)]
-        multiple = sharding.batch_multiple(self._mesh)
+        config, multiple = self.run.config, sharding.batch_multiple(self._mesh)
+        # That of an evaluation, however few the videos are: the last bits of logits depend on it.
+        batch_size = -(-config.eval.batch_size // multiple) * multiple
         return eval_batches(
             VideoDataset("videos", "predict", self.class_names, records),
             clips,
-            batch_size=-(-self.run.config.eval.batch_size // multiple) * multiple,
-            num_workers=self.run.config.data.num_workers,
+            batch_size=batch_size,
+            # A single batch is decoded by threads: a process would only cost its start.
+            num_workers=config.data.num_workers if len(files) > batch_size else 0,
             quarantine=reasons,
-            seed=self.run.config.train.seed,
+            seed=config.train.seed,
         )
 
     def _recognition(

@@ -63,6 +63,8 @@ def test_json_lines_a_table_and_a_folder_at_once_and_status_1_for_a_broken_video
         (["RUN"], 2, "jaxvid predict must be given a run and at least 1 video, received 'RUN' only."),
         (["RUN", "x.mp4", "--top=0"], 2, "--top must be >= 1, received --top=0."),
         (["RUN", "x.mp4", "--tpo=3"], 2, "jaxvid predict has no option --tpo. Did you mean --top?"),
+        (["RUN", __file__, "--csv=/"], 2, "--csv must be a file, received '/', which is a folder."),
+        (["RUN", __file__, f"--csv={__file__}/x"], 1, "error: the place of --csv must be a folder, received"),
         (["RUN", "no.mp4"], 1, "error: a video must be a file or a folder, received 'no.mp4', which does not exist."),
         (["--checkpoint=nowhere", __file__], 1, "error: checkpoint must be a run folder with a saved step, received"),
         ([], 2, "the following arguments are required: RUN VIDEO"),
