@@ -35,11 +35,12 @@ MAY_IMPORT = {
     "evaluation": {"types", "ops"},
     "config": set(),
     "train": {"config", "types", "ops", "nn", "models", "data", "evaluation", "paths", "machine"},
+    "inference": {"config", "types", "data", "evaluation", "train", "paths"},
     "doctor": {"paths", "machine"},
     "benchmarks": {"config", "types", "ops", "nn", "models", "data", "evaluation", "train", "paths", "machine"},
     "progress": {"train", "types"},
-    "cli": {"config", "types", "ops", "nn", "models", "data", "evaluation", "train", "paths", "machine", "doctor",
-            "benchmarks", "progress"},
+    "cli": {"config", "types", "ops", "nn", "models", "data", "evaluation", "train", "inference", "paths", "machine",
+            "doctor", "benchmarks", "progress"},
 }  # fmt: skip
 
 NEVER = {"tensorflow", "torch", "torchvision", "clu", "cv2", "decord", "torchcodec"}

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import json
+import sys
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +54,72 @@ def evaluate(options: argparse.Namespace, overrides: dict[str, str]) -> int:
     print(_table(done.metrics, title=f"{done.run.config.model.name}, step {done.run.step}"))
     print(f"results: {done.output}")
     return 0
+
+
+def predict(options: argparse.Namespace, overrides: dict[str, str]) -> int:
+    """Says what is seen in videos; status 1 where one could not be decoded."""
+    from jaxvid.inference import annotate, find_videos, load_recognizer
+    from jaxvid.progress import RichProgress
+
+    checkpoint, words = (options.checkpoint, options.words) if options.checkpoint else _first(options.words)
+    if options.top < 1:
+        raise UsageError(f"--top must be >= 1, received --top={options.top}.")
+    videos = find_videos(words)
+    folders = _result_folders(options)
+    recognizer = load_recognizer(checkpoint, overrides, best=options.best)
+    copies = annotate.Copies(folders["annotate"], videos) if "annotate" in folders else None
+    problems: list[str] = []
+    with RichProgress(_where_bars_go()) as progress, ExitStack() as files:
+        tellers = _tellers(options, folders.get("output"), progress, files)
+        for found in recognizer.predict(videos, progress=progress.counting("predicting")):
+            for tell in tellers:
+                tell(found)
+            problem = found.error or (copies.write(found) if copies else "")
+            problems += [problem] * bool(problem)
+    if problems:
+        print(f"{len(problems)} of {len(videos)} videos could not be decoded:", *problems, sep="\n  ", file=sys.stderr)
+    return 1 if problems else 0
+
+
+def _first(words: list[str]) -> tuple[str, list[str]]:
+    if len(words) < 2:
+        raise UsageError(f"jaxvid predict must be given a run and at least 1 video, received {words[0]!r} only.")
+    return words[0], words[1:]
+
+
+def _result_folders(options: argparse.Namespace) -> dict[str, Path]:
+    """The folders that were asked for, made before anything else is done."""
+    from jaxvid.train.output import make_output_folder
+
+    if options.csv is not None:
+        if Path(options.csv).is_dir():
+            raise UsageError(f"--csv must be a file, received {options.csv!r}, which is a folder.")
+        make_output_folder("the place of --csv", Path(options.csv).parent)
+    given = {name: getattr(options, name) for name in ("output", "annotate")}
+    return {name: make_output_folder(f"--{name}", folder) for name, folder in given.items() if folder is not None}
+
+
+def _where_bars_go() -> Any:
+    """Standard error, where results are piped away; ``None``, which is standard output, where a person reads them."""
+    from rich.console import Console
+
+    return None if sys.stdout.isatty() else Console(stderr=True)
+
+
+def _tellers(options: argparse.Namespace, folder: Path | None, progress: Any, files: ExitStack) -> list[Callable]:
+    """What prints a video's result, and what writes it where it was asked for."""
+    from jaxvid.inference import output
+
+    stdout = sys.stdout  # while bars are drawn on standard error, sys.stdout leads there too
+    show = progress.message if stdout.isatty() else functools.partial(print, file=stdout, flush=True)
+    block = "█" if (stdout.encoding or "").lower().startswith("utf") else "#"
+    form = output.to_json if options.json else functools.partial(output.to_text, block=block)
+    tellers: list[Callable] = [lambda found: show(form(found, options.top))]
+    if options.csv is not None:
+        tellers.append(files.enter_context(output.csv_table(options.csv, options.top)))
+    if folder is not None:
+        tellers.append(files.enter_context(output.result_folder(folder, options.top)))
+    return tellers
 
 
 def _table(metrics: dict[str, Any], *, title: str) -> str:

@@ -15,6 +15,7 @@ _EXAMPLES = {
   jaxvid doctor                                                     is this machine ready?
   jaxvid train --config=configs/motion.py --workdir=runs/motion     train; the same command goes on after a stop
   jaxvid eval --checkpoint=runs/motion                              evaluate what was trained
+  jaxvid predict runs/motion clip.mp4                               what is seen in this video?
 """,
     "train": """examples:
   jaxvid train --config=configs/motion.py --workdir=runs/motion
@@ -25,6 +26,12 @@ _EXAMPLES = {
   jaxvid eval --checkpoint=runs/motion
   jaxvid eval --checkpoint=runs/motion --best --config.eval.num_clips=10 --config.eval.num_crops=3
   jaxvid eval --checkpoint=runs/motion --config.eval.frame_order=shuffled --output=runs/motion/eval-shuffled
+""",
+    "predict": """examples:
+  jaxvid predict runs/motion clip.mp4
+  jaxvid predict runs/motion clip.mp4 videos --top=3 --csv=seen.csv
+  jaxvid predict runs/motion videos --json --config.eval.num_clips=10 --config.eval.num_crops=3 > seen.jsonl
+  jaxvid predict --checkpoint=runs/motion --best videos --output=seen --annotate=seen/videos
 """,
     "convert": """examples:
   jaxvid convert --weights=rgb_imagenet.pt --model=i3d --output=runs/i3d_k400
@@ -81,23 +88,38 @@ class _Parser(argparse.ArgumentParser):
 def parse(arguments: list[str]) -> tuple[argparse.Namespace, dict[str, str]]:
     """The options of a command, its function among them as ``run``, and the overrides of its config."""
     parser = _build_parser()
+    arguments, overrides = _split_overrides(arguments)
     options, rest = parser.parse_known_args(arguments)
-    overrides: dict[str, str] = {}
-    while rest:
-        word = rest.pop(0)
-        name, equals, value = word.partition("=")
-        if not name.startswith("--config."):
-            _unknown(parser, options, name)
-        if not equals:
-            if not rest or rest[0].startswith("--"):
-                raise UsageError(f"{name} must have a value ({name}=VALUE).")
-            value = rest.pop(0)
-        overrides[name.removeprefix("--config.")] = value
+    # argparse takes what stands between options as words only once; the words after a further option are left.
+    if hasattr(options, "words"):
+        options.words += [word for word in rest if not word.startswith("-")]
+        rest = [word for word in rest if word.startswith("-")]
+    if rest:
+        _unknown(parser, options, rest[0].partition("=")[0])
     if overrides and not getattr(options, "takes_overrides", False):
         raise UsageError(
             f"--config.* may only be given to a command that reads a config, received {sorted(overrides)}."
         )
     return options, overrides
+
+
+def _split_overrides(arguments: list[str]) -> tuple[list[str], dict[str, str]]:
+    """The words without ``--config.NAME=VALUE`` and ``--config.NAME VALUE``, and the values by their names."""
+    others: list[str] = []
+    overrides: dict[str, str] = {}
+    rest = list(arguments)
+    while rest:
+        word = rest.pop(0)
+        name, equals, value = word.partition("=")
+        if not name.startswith("--config."):
+            others.append(word)
+            continue
+        if not equals:
+            if not rest or rest[0].startswith("--"):
+                raise UsageError(f"{name} must have a value ({name}=VALUE).")
+            value = rest.pop(0)
+        overrides[name.removeprefix("--config.")] = value
+    return others, overrides
 
 
 def _unknown(parser: argparse.ArgumentParser, options: argparse.Namespace, name: str) -> NoReturn:
@@ -122,6 +144,19 @@ def _build_parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--checkpoint", required=True, metavar="DIR", help="a run folder, or one step of it")
     evaluate.add_argument("--output", metavar="DIR", help="folder of the results (default: RUN/eval)")
     evaluate.add_argument("--best", action="store_true", help="the checkpoint with the best eval/top1, not the newest")
+
+    predict = _command(subparsers, "predict", "Say what is seen in videos.", run=commands.predict, takes_overrides=True)
+    predict.usage = "jaxvid predict RUN VIDEO [VIDEO ...] [options]"
+    predict.add_argument("words", nargs="+", metavar="RUN VIDEO", help="a run folder; files and folders of videos")
+    predict.add_argument("--checkpoint", metavar="DIR", help="the run folder, or one step of it; then no RUN is given")
+    predict.add_argument("--best", action="store_true", help="the checkpoint with the best eval/top1, not the newest")
+    predict.add_argument("--top", type=int, default=5, metavar="K", help="classes of each video (default: %(default)s)")
+    predict.add_argument("--json", action="store_true", help="a line of JSON for each video")
+    predict.add_argument("--csv", metavar="FILE", help="also write a table with a row for each video and class")
+    predict.add_argument("--output", metavar="DIR", help="also write predictions.jsonl, and .npz with all logits")
+    predict.add_argument(
+        "--annotate", metavar="DIR", help="also write a copy of each video with its classes drawn on it"
+    )
 
     models = _command(
         subparsers, "models", "List the networks: parameters, multiply-adds, paper's figures.", run=commands.list_models

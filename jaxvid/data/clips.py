@@ -160,13 +160,23 @@ def load_views(record: VideoRecord, clips: EvalClips, *, seed: int = 0, cache: F
     """
     rng = clip_rng(seed, 0, record.id)
     with _open(record, cache) as reader:
-        grid = test_clips(clips.num_frames, clips.frame_stride, reader.num_frames, clips.num_clips, clips.sampler)
-        indices = np.concatenate([reorder(indices, clips.frame_order, rng) for indices in grid])
-        video = reader.read(indices, short_side=clips.short_side)
+        video = reader.read(view_frames(clips, reader.num_frames, rng), short_side=clips.short_side)
     height, width = video.shape[1:3]
     corners = eval_corners(height, width, clips.crop_size, clips.num_crops)
     stretches = np.split(video, clips.num_clips)
     return np.stack([crop(stretch, corner, clips.crop_size) for stretch in stretches for corner in corners])
+
+
+def view_frames(clips: EvalClips, length: int, rng: np.random.Generator) -> np.ndarray:
+    """Which frames of a video its views show: ``int64[num_clips T]``, one stretch after the other.
+
+    Args:
+      clips: which views.
+      length: frames of the video, at least 1.
+      rng: source of the shuffle in ``frame_order="shuffled"``, which changes the order and not the frames.
+    """
+    grid = test_clips(clips.num_frames, clips.frame_stride, length, clips.num_clips, clips.sampler)
+    return np.concatenate([reorder(indices, clips.frame_order, rng) for indices in grid])
 
 
 def clip_rng(seed: int, epoch: int, id: int) -> np.random.Generator:

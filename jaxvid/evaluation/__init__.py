@@ -8,7 +8,7 @@
 
 from jaxvid.evaluation.confusion import draw_confusion
 from jaxvid.evaluation.metrics import ClassificationState, label_ranks, per_class, summarize
-from jaxvid.evaluation.predict import Predictions, evaluate, mean_scores
+from jaxvid.evaluation.predict import Predictions, evaluate, mean_scores, predict_batches
 from jaxvid.evaluation.report import format_per_class, write_report
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "label_ranks",
     "mean_scores",
     "per_class",
+    "predict_batches",
     "summarize",
     "write_report",
 ]

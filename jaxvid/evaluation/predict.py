@@ -6,8 +6,8 @@ The views of a clip are run one after another on the device, so its memory is th
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, fields
 from typing import Any
 
 import jax
@@ -23,7 +23,7 @@ class Predictions:
     """What a model said about ``n`` clips, sorted by id.
 
     Attributes:
-      ids: ``int32[n]``, positions of the clips in their split: ``0 .. n-1``.
+      ids: ``int32[n]``, positions of the clips in their split: ``0 .. n-1``, or those of one batch.
       labels: ``int32[n]``, the true classes.
       decoded: ``bool[n]``, ``False`` for a clip that could not be decoded; its logits and scores are 0.
       logits: ``float32[n V K]``, one row of logits for each view.
@@ -91,21 +91,54 @@ def evaluate(
       ValueError: no batches; an id is missing or repeated; a batch or the model's output has the wrong shape.
       FloatingPointError: the logits of a decoded clip are not finite.
     """
+    parts: list[Predictions] = []
+    done = 0
+    for part in predict_batches(apply, variables, batches, num_classes=num_classes, put=put):
+        parts.append(part)
+        done += len(part)
+        if progress is not None:
+            progress(done)
+    if not parts:
+        raise ValueError("batches must yield at least one batch, received none: is the split empty?")
+    return _join(parts, num_clips)
+
+
+def predict_batches(
+    apply: Apply,
+    variables: Variables,
+    batches: Iterable[Batch],
+    *,
+    num_classes: int,
+    put: Callable[[Batch], Mapping[str, Array]] | None = None,
+) -> Iterator[Predictions]:
+    """What :func:`evaluate` puts together: the predictions of one batch after the other, as they come.
+
+    Args:
+      apply: as in :func:`evaluate`, which says so of the other arguments too.
+      variables: the model's.
+      batches: with several processes, this one's share.
+      num_classes: ``K``, at least 1.
+      put: places a host's batch on the devices.
+
+    Yields:
+      The predictions of a batch (with several processes, of all shares) without its padding, in its own order. The next
+      batch has been taken by then and is on the device.
+
+    Raises:
+      ValueError: a batch or the model's output has the wrong shape.
+      FloatingPointError: the logits of a decoded clip are not finite.
+    """
     if num_classes < 1:
         raise ValueError(f"num_classes must be >= 1, received num_classes={num_classes}.")
-    parts: list[dict[str, np.ndarray]] = []
-    done = 0
     # One batch stays in flight: while the device works on it, the host decodes the next one.
     pending: dict[str, Array] | None = None
     for batch in batches:
         following = _start(apply, variables, batch if put is None else put(batch), num_classes)
         if pending is not None:
-            done = _collect(pending, parts, done, progress)
+            yield _collect(pending)
         pending = following
-    if pending is None:
-        raise ValueError("batches must yield at least one batch, received none: is the split empty?")
-    _collect(pending, parts, done, progress)
-    return _join(parts, num_clips)
+    if pending is not None:
+        yield _collect(pending)
 
 
 def mean_scores(logits: np.ndarray) -> np.ndarray:
@@ -149,38 +182,36 @@ def _start(apply: Apply, variables: Variables, batch: Mapping[str, Any], num_cla
     return {"id": batch["id"], "label": batch["label"], "mask": batch["mask"], "logits": logits}
 
 
-def _collect(
-    pending: dict[str, Array], parts: list[dict[str, np.ndarray]], done: int, progress: Callable[[int], None] | None
-) -> int:
-    """Waits for a batch, drops its padding and keeps the rest; returns the number of clips that are done."""
+def _collect(pending: dict[str, Array]) -> Predictions:
+    """Waits for a batch and drops its padding."""
     if jax.process_count() == 1:
         rows = jax.device_get(pending)
     else:
         rows = multihost_utils.process_allgather(pending, tiled=True)
     real = np.asarray(rows["id"]) >= 0
     part = {name: np.asarray(values)[real] for name, values in rows.items()}
-    part["logits"] = np.where(part["mask"][:, None, None], part["logits"], np.float32(0))
-    broken = part["id"][~np.isfinite(part["logits"]).all(axis=(1, 2))]
+    logits = np.where(part["mask"][:, None, None], part["logits"], np.float32(0))
+    broken = part["id"][~np.isfinite(logits).all(axis=(1, 2))]
     if broken.size:
         raise FloatingPointError(
             f"logits must be finite, received NaN or infinity for the clips with id {_few(broken)}."
         )
-    part["scores"] = mean_scores(part["logits"]) * part["mask"][:, None]
-    parts.append(part)
-    done += int(real.sum())
-    if progress is not None:
-        progress(done)
-    return done
+    return Predictions(
+        ids=part["id"],
+        labels=part["label"],
+        decoded=part["mask"].astype(bool),
+        logits=logits,
+        scores=mean_scores(logits) * part["mask"][:, None],
+    )
 
 
-def _join(parts: list[dict[str, np.ndarray]], num_clips: int | None) -> Predictions:
+def _join(parts: list[Predictions], num_clips: int | None) -> Predictions:
     """Puts the batches together in the order of the ids and checks that the set is whole."""
-    views = sorted({part["logits"].shape[1] for part in parts})
+    views = sorted({part.logits.shape[1] for part in parts})
     if len(views) > 1:
         raise ValueError(f"every batch must have the same number of views, received V in {views}.")
-    whole = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    ids = whole["id"]
-    order = np.argsort(ids, kind="stable")
+    whole = {name: np.concatenate([getattr(part, name) for part in parts]) for name in _FIELDS}
+    ids = whole["ids"]
     values, counts = np.unique(ids, return_counts=True)
     if (counts > 1).any():
         raise ValueError(f"each clip must come exactly once, received more than once: id {_few(values[counts > 1])}.")
@@ -192,13 +223,11 @@ def _join(parts: list[dict[str, np.ndarray]], num_clips: int | None) -> Predicti
         raise ValueError(f"ids must be below num_clips={size}, received id {_few(values[values >= size])}.")
     if size == 0:
         raise ValueError("batches must hold at least one clip, received padding only.")
-    return Predictions(
-        ids=ids[order],
-        labels=whole["label"][order],
-        decoded=whole["mask"][order].astype(bool),
-        logits=whole["logits"][order],
-        scores=whole["scores"][order],
-    )
+    order = np.argsort(ids, kind="stable")
+    return Predictions(**{name: values[order] for name, values in whole.items()})
+
+
+_FIELDS = tuple(field.name for field in fields(Predictions))
 
 
 def _softmax(logits: np.ndarray) -> np.ndarray:

@@ -6,7 +6,6 @@ import csv
 import io
 import json
 import os
-import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +16,7 @@ import numpy as np
 from jaxvid.evaluation.confusion import draw_confusion
 from jaxvid.evaluation.metrics import ClassificationState, per_class
 from jaxvid.evaluation.predict import Predictions
+from jaxvid.evaluation.text import pad, printable, text_width
 
 
 def write_report(
@@ -93,9 +93,9 @@ def format_per_class(rows: Sequence[Mapping[str, Any]]) -> str:
     for row in rows:
         counts = [str(row[key]) for key in ("num_clips", "num_correct", "num_missing")]
         shares = ["-" if row[key] is None else f"{row[key]:.1%}" for key in ("accuracy", "precision")]
-        taken = "" if row["confused_with"] is None else f"{_printable(row['confused_with'])} ({row['num_confused']})"
-        lines.append([_printable(row["class"]), *counts, *shares, taken])
-    widths = [max(_width(line[column]) for line in lines) for column in range(len(header))]
+        taken = "" if row["confused_with"] is None else f"{printable(row['confused_with'])} ({row['num_confused']})"
+        lines.append([printable(row["class"]), *counts, *shares, taken])
+    widths = [max(text_width(line[column]) for line in lines) for column in range(len(header))]
     return "\n".join(_line(line, widths) for line in lines)
 
 
@@ -103,7 +103,7 @@ def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
     """One line of the table: the first and the last column begin at the left, the numbers end at the right."""
     last = len(cells) - 1
     padded = [
-        _pad(cell, width, left=column in (0, last))
+        pad(cell, width, left=column in (0, last))
         for column, (cell, width) in enumerate(zip(cells, widths, strict=True))
     ]
     return "  ".join(padded).rstrip()
@@ -160,19 +160,3 @@ def _replacing(path: Path) -> Iterator[IO[bytes]]:
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
-
-
-def _printable(text: str) -> str:
-    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
-
-
-def _width(text: str) -> int:
-    """Columns in a terminal: two for wide characters, none for combining ones."""
-    return sum(
-        0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in ("W", "F") else 1 for c in text
-    )
-
-
-def _pad(text: str, width: int, left: bool) -> str:
-    space = " " * (width - _width(text))
-    return text + space if left else space + text

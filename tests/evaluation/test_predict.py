@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from jaxvid.evaluation import Predictions, evaluate, mean_scores
+from jaxvid.evaluation import Predictions, evaluate, mean_scores, predict_batches
 
 K, V, T, H, W = 3, 2, 2, 4, 5
 
@@ -63,6 +63,26 @@ def same(a: Predictions, b: Predictions, atol=0.0):
     np.testing.assert_array_equal(a.decoded, b.decoded)
     np.testing.assert_allclose(a.logits, b.logits, atol=atol, rtol=0)
     np.testing.assert_allclose(a.scores, b.scores, atol=atol, rtol=0)
+
+
+def test_batches_come_one_by_one_without_padding_and_one_ahead(variables):
+    video, label = clips(7)
+    taken = []
+
+    def noted():
+        for batch in batches(video, label, size=3, undecodable=(4,), order=[6, 1, 2, 0, 4, 5, 3]):
+            taken.append(batch["id"].tolist())
+            yield batch
+
+    parts = predict_batches(apply, variables, noted(), num_classes=K)
+    first = next(parts)
+    assert taken == [[6, 1, 2], [0, 4, 5]], "the next one is on the device"
+    second, third = parts
+    assert [part.ids.tolist() for part in (first, second, third)] == [[6, 1, 2], [0, 4, 5], [3]]
+    assert second.decoded.tolist() == [True, False, True]
+    expected = expected_logits(variables, video)
+    np.testing.assert_allclose(first.logits, expected[[6, 1, 2]], rtol=1e-5, atol=1e-5)
+    np.testing.assert_array_equal(second.logits[1], np.zeros((V, K)))
 
 
 @pytest.mark.parametrize("views", [1, 2, 5])

@@ -6,7 +6,8 @@ import json
 import numpy as np
 import pytest
 
-from jaxvid.evaluation import Predictions, format_per_class, mean_scores, per_class, report, summarize, write_report
+from jaxvid.evaluation import Predictions, format_per_class, mean_scores, per_class, summarize, write_report
+from jaxvid.evaluation.text import text_width
 
 FILES = {"metrics.json", "per_class.csv", "per_class.txt", "confusion.png", "predictions.npz"}
 CLASSES = ["plain", 'quote " comma , semicolon ;', "two\nlines", "手を振る", "$x$", "dir/sub\\x", "bytes\udcff\udcfe"]
@@ -64,16 +65,10 @@ def test_the_text_table_has_one_line_for_each_class_in_aligned_columns(tmp_path,
     assert len(lines) == len(CLASSES) + 1
     assert lines[3].startswith("two\\nlines ")
     assert lines[7].startswith("bytes\\udcff\\udcfe ")
-    ends = {report._width(line.split("%")[0].split(" -")[0]) for line in lines[1:] if "%" in line}
+    ends = {text_width(line.split("%")[0].split(" -")[0]) for line in lines[1:] if "%" in line}
     assert len(ends) <= 2  # 100.0% begins one column earlier than 50.0%, but both end in the same one
     write_report(tmp_path, predictions, summarize(predictions, CLASSES), CLASSES)
     assert (tmp_path / "per_class.txt").read_text(encoding="utf-8").splitlines() == lines
-
-
-def test_wide_and_combining_characters_take_their_columns():
-    assert report._width("手を") == 4
-    assert report._width("e\u0301") == 1
-    assert report._printable("a\x1b[31m\u200b") == "a\\x1b[31m\\u200b"
 
 
 def test_without_names_the_ids_name_the_clips(tmp_path, predictions):
