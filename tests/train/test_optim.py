@@ -235,3 +235,17 @@ def test_moments_are_float32_in_buffers_of_their_own(name):
     assert len(moments) == len(jax.tree.leaves(PARAMS)) * {"sgd": 1, "adamw": 2}[name]
     assert {leaf.dtype for leaf in moments} == {jnp.dtype("float32")}
     assert len({leaf.unsafe_buffer_pointer() for leaf in moments}) == len(moments)
+
+
+@pytest.mark.data
+def test_the_cosine_of_20000_steps_is_the_authors(golden):
+    """SRTG's rate of 1.16 over 20,000 steps, every tenth of them."""
+    numbers = golden("lr_cosine")
+    schedule = make_schedule(
+        ScheduleConfig("cosine"),
+        OptimizerConfig(learning_rate=1.16),
+        batch_size=1,
+        steps_per_epoch=100,
+        total_steps=20000,
+    )
+    np.testing.assert_allclose(jax.vmap(schedule)(numbers["n"]), numbers["lr"], atol=2e-7)
