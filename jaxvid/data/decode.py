@@ -56,8 +56,9 @@ from av.video.reformatter import Interpolation, VideoReformatter
 
 from jaxvid.data.augment import resized_size
 from jaxvid.data.container import bad, reporting
+from jaxvid.data.image_packets import open_packets
 from jaxvid.data.orientation import Turn
-from jaxvid.data.packets import TIME_TOLERANCE, PacketReader
+from jaxvid.data.packets import TIME_TOLERANCE
 
 MAX_BYTES = 2**29
 """A clip may take so many bytes by default: 512 MiB, 21 full frames of 4K."""
@@ -104,13 +105,11 @@ class VideoReader:
             raise ValueError(f"start and end must hold 0 <= start < end, received start={start}, end={end}.")
         end = None if end == np.inf else end
         self._video = video
-        self._turn: Turn | None = None
         self._reformatter = VideoReformatter()
-        self._packets = PacketReader(video, start, end)
+        self._packets = open_packets(video, start, end)
+        self._turn: Turn | None = self._packets.turn
         try:
-            stream = self._packets.stream
-            self._coded_size = stream.codec_context.height, stream.codec_context.width
-            self.fps = float(stream.average_rate or stream.guessed_rate or 0)
+            self._coded_size, self.fps = self._packets.coded_size, self._packets.fps
             self._times = self._presentation_times()
             low = np.searchsorted(self._times, (start or 0) - TIME_TOLERANCE)
             high = len(self._times) if end is None else np.searchsorted(self._times, end - TIME_TOLERANCE)

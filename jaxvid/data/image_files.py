@@ -1,0 +1,222 @@
+"""Is an image file whole? PNG, JPEG, WebP and BMP, byte by byte, without the pixels.
+
+libav's decoders give a picture of whatever is left of a file: rows that are missing stay black or grey, without a word.
+So the file's own structure is walked before anything is decoded, and a file that does not end as it promises is
+refused. What is found behind the end of a picture (a phone's second picture, say) is left alone.
+
+What is noticed. A PNG has a checksum for everything: any damaged byte. A JPEG, WebP or BMP has none: any file that is
+cut off, and in a JPEG markers that do not belong into its scans, restart markers out of order, and what its decoder
+refuses. Coded bits that change into other valid bits give wrong pixels without a trace.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from jaxvid.data.container import MAX_PIXELS, bad, opened, reporting
+
+MAX_BYTES = 2**29
+"""A larger image file is refused: the whole of it is read."""
+
+_MAX_PARTS = 2**17  # chunks or segments of a file; the largest images of common programs have some thousands
+_SCAN_ENDS = re.compile(rb"\xff+[^\x00\xd0-\xd7\xff]")  # in a JPEG's scan: any marker but a restart
+_RESTARTS = re.compile(rb"\xff([\xd0-\xd7])")
+_SOI, _EOI, _SOS, _DRI, _APP1 = 0xD8, 0xD9, 0xDA, 0xDD, 0xE1  # markers (ITU T.81, table B.1)
+_FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # SOF0 ... SOF15, which hold the size
+_EXIF = b"Exif\0\0"
+_HEAD = 16  # bytes that tell the kind of a file
+
+
+@dataclass(frozen=True)
+class ImageFile:
+    """One encoded picture, whose structure is whole.
+
+    Attributes:
+      codec: libav's name of its decoder.
+      data: what the decoder is given: the file up to the end of the picture.
+      height: pixels, as stored.
+      width: pixels, as stored.
+      exif: its EXIF block, a TIFF structure; empty where there is none.
+    """
+
+    codec: str
+    data: bytes
+    height: int
+    width: int
+    exif: bytes = b""
+
+
+class _BrokenError(Exception):
+    """The message is the rest of a sentence that begins with the file's name."""
+
+
+def read_image(video: str | os.PathLike | bytes) -> ImageFile | None:
+    """Reads a file if it is an image, whatever its name says.
+
+    Args:
+      video: path of a file, or the encoded file itself.
+
+    Returns:
+      The image; ``None`` for a file of another kind.
+
+    Raises:
+      BadVideoError: the file cannot be read, or it is an image that is damaged, cut off, an animation, or of a size
+        that is refused.
+    """
+    with reporting(video, "cannot be opened"), opened(video) as file:
+        head = file.read(_HEAD)
+        parse = _parser(head)
+        if parse is None:
+            return None
+        data = head + file.read(MAX_BYTES)
+    if len(data) > MAX_BYTES:
+        raise bad(video, f"must be an image of at most {MAX_BYTES} bytes, received more")
+    try:
+        image = parse(data)
+    except _BrokenError as error:
+        raise bad(video, str(error)) from None
+    if not (image.height > 0 < image.width and image.height * image.width <= MAX_PIXELS):
+        raise bad(video, f"must have 1 to {MAX_PIXELS} pixels, received {image.width} x {image.height}")
+    return image
+
+
+def _parser(head: bytes) -> Callable[[bytes], ImageFile] | None:
+    if head.startswith(b"\x89PNG\r\n\x1a\n"):
+        return _png
+    if head.startswith(b"\xff\xd8\xff"):
+        return _jpeg
+    if head.startswith(b"RIFF") and head[8:12] == b"WEBP":
+        return _webp
+    # "BM" alone could begin anything; the two reserved numbers are zero in every BMP.
+    return _bmp if head.startswith(b"BM") and head[6:10] == bytes(4) else None
+
+
+def _png(data: bytes) -> ImageFile:
+    """Chunks of length, type, content and CRC-32 (PNG, third edition, 5.3)."""
+    at, size, exif, kinds = 8, (0, 0), b"", set()
+    for _ in range(_MAX_PARTS):
+        kind, end = data[at + 4 : at + 8], at + 12 + _big(data, at, 4)
+        _refuse_short(data, max(end, at + 12))
+        if zlib.crc32(memoryview(data)[at + 4 : end - 4]) != _big(data, end - 4, 4):
+            raise _BrokenError(f"is damaged: the checksum of its bytes {at} to {end} does not match")
+        if kind == b"IHDR":
+            size = _big(data, at + 12, 4), _big(data, at + 8, 4)
+        elif kind == b"acTL":
+            raise _BrokenError("is an animated PNG, of which only GIF and video files are read")
+        elif kind == b"eXIf":
+            exif = data[at + 8 : end - 4]
+        kinds.add(kind)
+        at = end
+        if kind == b"IEND":
+            break
+    if not kinds >= {b"IHDR", b"IDAT", b"IEND"}:
+        raise _BrokenError(f"is damaged: a PNG must hold IHDR, IDAT and IEND, received {sorted(kinds)}")
+    return ImageFile("png", data[:at], *size, exif)
+
+
+def _jpeg(data: bytes) -> ImageFile:
+    """Segments that begin with markers, and the coded data behind each start of a scan (ITU T.81, annex B)."""
+    at, size, exif, restarts, scans = 2, (0, 0), b"", False, 0
+    for _ in range(_MAX_PARTS):
+        start, at, code = at, *_marker(data, at)
+        if code == _EOI:
+            break
+        end = at + _big(data, at, 2)
+        _refuse_short(data, max(end, at + 2))
+        if end < at + 2 or code == _SOI:
+            raise _BrokenError(f"is damaged: byte {start} must begin a segment of its picture")
+        if code in _FRAMES:
+            size = _big(data, at + 3, 2), _big(data, at + 5, 2)
+        elif code == _DRI:
+            restarts = _big(data, at + 2, 2) > 0
+        elif code == _APP1 and data[at + 2 : at + 8] == _EXIF:
+            exif = data[at + 8 : end]
+        elif code == _SOS:
+            scans += 1
+            end = _end_of_scan(data, end, restarts)
+        at = end
+    else:
+        raise _BrokenError(f"must have fewer than {_MAX_PARTS} segments, received more")
+    if not scans:
+        raise _BrokenError("is damaged: it holds no scan of a picture")
+    return ImageFile("mjpeg", data[:at], *size, exif)
+
+
+def _marker(data: bytes, at: int) -> tuple[int, int]:
+    """The byte behind the marker that begins at ``at``, and its code; a marker may have any number of bytes 0xFF."""
+    begin = at
+    while data[at : at + 1] == b"\xff":
+        at += 1
+    _refuse_short(data, at + 1)
+    if at == begin:
+        raise _BrokenError(f"is damaged: byte {begin} must begin a marker")
+    return at + 1, data[at]
+
+
+def _end_of_scan(data: bytes, at: int, restarts: bool) -> int:
+    """Where the coded data that begins at ``at`` ends; its restart markers must count 0 to 7 over and over."""
+    found = _SCAN_ENDS.search(data, at)
+    if found is None:
+        raise _BrokenError(f"is cut off: it ends after {len(data)} bytes, within its picture")
+    numbers = bytes(match[1][0] & 7 for match in _RESTARTS.finditer(data, at, found.start()))
+    if numbers and numbers != (bytes(range(8)) * (len(numbers) // 8 + 1))[: len(numbers) if restarts else 0]:
+        raise _BrokenError(f"is damaged: the restart markers behind byte {at} are not in order")
+    return found.start()
+
+
+def _webp(data: bytes) -> ImageFile:
+    """A RIFF file of chunks (WebP Container Specification)."""
+    promised = 8 + _little(data, 4, 4)
+    _refuse_short(data, promised)
+    at, size, exif = 12, None, b""
+    for _ in range(_MAX_PARTS):
+        if at + 8 > promised:
+            break
+        kind, start, end = data[at : at + 4], at + 8, at + 8 + _little(data, at + 4, 4)
+        if end > promised:
+            raise _BrokenError(f"is damaged: the chunk at byte {at} ends behind the file's end")
+        if kind in (b"ANIM", b"ANMF"):
+            raise _BrokenError("is an animated WebP, of which only GIF and video files are read")
+        if kind == b"VP8 " and data[start + 3 : start + 6] == b"\x9d\x01\x2a":  # RFC 6386, 9.1
+            size = _little(data, start + 8, 2) & 0x3FFF, _little(data, start + 6, 2) & 0x3FFF
+        elif kind == b"VP8L" and data[start] == 0x2F:
+            bits = _little(data, start + 1, 4)
+            size = (bits >> 14 & 0x3FFF) + 1, (bits & 0x3FFF) + 1
+        elif kind == b"EXIF":
+            exif = data[start:end].removeprefix(_EXIF)
+        at = end + end % 2
+    if size is None:
+        raise _BrokenError("is damaged: it holds no picture with the header of a WebP")
+    return ImageFile("webp", data[:promised], *size, exif)
+
+
+def _bmp(data: bytes) -> ImageFile:
+    """A header and rows of pixels, each a multiple of four bytes long."""
+    _refuse_short(data, 54)
+    first, old = _little(data, 10, 4), _little(data, 14, 4) == 12
+    width, height = (
+        (_little(data, 18, 2), _little(data, 20, 2)) if old else (_little(data, 18, 4), _little(data, 22, 4))
+    )
+    height = height if height < 2**31 else 2**32 - height  # negative: the first row is at the top
+    bits, compression = _little(data, 24 if old else 28, 2), 0 if old else _little(data, 30, 4)
+    if compression not in (0, 3, 6):  # RGB, or RGB in given bits
+        raise _BrokenError(f"must be a BMP without compression, received compression {compression}")
+    _refuse_short(data, first + (width * bits + 31) // 32 * 4 * height)
+    return ImageFile("bmp", data, height, width)
+
+
+def _refuse_short(data: bytes, promised: int) -> None:
+    if promised > len(data):
+        raise _BrokenError(f"is cut off: its headers promise at least {promised} bytes, received {len(data)}")
+
+
+def _big(data: bytes, at: int, size: int) -> int:
+    return int.from_bytes(data[at : at + size], "big")
+
+
+def _little(data: bytes, at: int, size: int) -> int:
+    return int.from_bytes(data[at : at + size], "little")
