@@ -331,6 +331,8 @@ class VideoReader:
         return number if number >= 0 else None
 
     def _place(self, pts: int | None) -> str:
+        if len(self._packets.pts) == 1:
+            return "in its only picture"
         if pts is None:
             return "somewhere"
         return f"at {(pts - self._packets.origin) * self._packets.unit:.3f} s"

@@ -4,15 +4,22 @@ libav's decoders give a picture of whatever is left of a file: rows that are mis
 So the file's own structure is walked before anything is decoded, and a file that does not end as it promises is
 refused. What is found behind the end of a picture (a phone's second picture, say) is left alone.
 
-What is noticed. A PNG has a checksum for everything: any damaged byte. A JPEG, WebP or BMP has none: any file that is
-cut off, and in a JPEG markers that do not belong into its scans, restart markers out of order, and what its decoder
-refuses. Coded bits that change into other valid bits give wrong pixels without a trace.
+What is noticed. A PNG has a checksum for everything: any damaged byte. JPEG, WebP and BMP have none: any file that is
+cut off, and a JPEG whose only scan is cut and then ended; of a JPEG also markers that have no place in a scan, restart
+markers out of order, and what the decoder refuses. Coded bits that change into other valid bits give wrong pixels
+without a trace. Damage was done at 120 random places of a picture of 500 x 375 pixels; of these so many were reported:
+
+| picture | 1 bit flipped | 64 bytes zero | 64 bytes random |
+|---|---|---|---|
+| JPEG | 35 % | 62 % | 69 % |
+| JPEG, progressive | 42 % | 87 % | 97 % |
+| JPEG, a restart marker every 3 blocks | 18 % | 46 % | 58 % |
+| WebP, lossy | 0 % | 0 % | 0 % |
 """
 
 from __future__ import annotations
 
 import os
-import re
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,10 +30,13 @@ MAX_BYTES = 2**29
 """A larger image file is refused: the whole of it is read."""
 
 _MAX_PARTS = 2**17  # chunks or segments of a file; the largest images of common programs have some thousands
-_SCAN_ENDS = re.compile(rb"\xff+[^\x00\xd0-\xd7\xff]")  # in a JPEG's scan: any marker but a restart
-_RESTARTS = re.compile(rb"\xff([\xd0-\xd7])")
+_PIXEL_CHUNKS = {b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"}
+_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # of a PNG's colour types
+_PASSES = ((0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1))  # Adam7
 _SOI, _EOI, _SOS, _DRI, _APP1 = 0xD8, 0xD9, 0xDA, 0xDD, 0xE1  # markers (ITU T.81, table B.1)
+_STUFFING, _RESTARTS = 0x00, range(0xD0, 0xD8)
 _FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # SOF0 ... SOF15, which hold the size
+_METADATA = {*range(0xE1, 0xF0), 0xFE} - {0xEE}  # APP1 ... APP15, comments; not JFIF's and Adobe's, which tell colours
 _EXIF = b"Exif\0\0"
 _HEAD = 16  # bytes that tell the kind of a file
 
@@ -37,7 +47,8 @@ class ImageFile:
 
     Attributes:
       codec: libav's name of its decoder.
-      data: what the decoder is given: the file up to the end of the picture.
+      data: what the decoder is given: the picture, where that is possible without the file's metadata, in which many
+        programs make mistakes.
       height: pixels, as stored.
       width: pixels, as stored.
       exif: its EXIF block, a TIFF structure; empty where there is none.
@@ -97,33 +108,54 @@ def _parser(head: bytes) -> Callable[[bytes], ImageFile] | None:
 
 def _png(data: bytes) -> ImageFile:
     """Chunks of length, type, content and CRC-32 (PNG, third edition, 5.3)."""
-    at, size, exif, kinds = 8, (0, 0), b"", set()
+    at, kept, exif, header = 8, [data[:8]], b"", b""
     for _ in range(_MAX_PARTS):
         kind, end = data[at + 4 : at + 8], at + 12 + _big(data, at, 4)
         _refuse_short(data, max(end, at + 12))
         if zlib.crc32(memoryview(data)[at + 4 : end - 4]) != _big(data, end - 4, 4):
             raise _BrokenError(f"is damaged: the checksum of its bytes {at} to {end} does not match")
+        if kind in _PIXEL_CHUNKS:
+            kept.append(data[at:end])
         if kind == b"IHDR":
-            size = _big(data, at + 12, 4), _big(data, at + 8, 4)
+            header = data[at + 8 : end - 4]
         elif kind == b"acTL":
             raise _BrokenError("is an animated PNG, of which only GIF and video files are read")
         elif kind == b"eXIf":
             exif = data[at + 8 : end - 4]
-        kinds.add(kind)
         at = end
         if kind == b"IEND":
             break
-    if not kinds >= {b"IHDR", b"IDAT", b"IEND"}:
-        raise _BrokenError(f"is damaged: a PNG must hold IHDR, IDAT and IEND, received {sorted(kinds)}")
-    return ImageFile("png", data[:at], *size, exif)
+    else:
+        raise _BrokenError(f"must have fewer than {_MAX_PARTS} chunks, received more")
+    _refuse_short_rows(header, b"".join(chunk[8:-4] for chunk in kept[1:] if chunk[4:8] == b"IDAT"))
+    return ImageFile("png", b"".join(kept), _big(header, 4, 4), _big(header, 0, 4), exif)
+
+
+def _refuse_short_rows(header: bytes, packed: bytes) -> None:
+    """Rows that are missing would stay black, and no checksum of the file says that they are."""
+    if len(header) != 13 or header[9] not in _CHANNELS or header[12] > 1:
+        raise _BrokenError("is damaged: a PNG must begin with a header of its size and its kind of pixels")
+    width, height, bits = _big(header, 0, 4), _big(header, 4, 4), header[8] * _CHANNELS[header[9]]
+    if width * height > MAX_PIXELS:
+        return  # which is refused by itself
+    passes = _PASSES if header[12] else ((0, 0, 1, 1),)
+    sizes = [(-(-(height - y) // dy), -(-(width - x) // dx)) for y, x, dy, dx in passes]
+    promised = sum(rows * (1 + (columns * bits + 7) // 8) for rows, columns in sizes if columns > 0)
+    try:
+        found = len(zlib.decompressobj().decompress(packed, promised))
+    except zlib.error as error:
+        raise _BrokenError(f"is damaged: its rows cannot be unpacked ({error})") from None
+    if found < promised:
+        raise _BrokenError(f"is cut off: its rows take {promised} bytes, received {found}")
 
 
 def _jpeg(data: bytes) -> ImageFile:
     """Segments that begin with markers, and the coded data behind each start of a scan (ITU T.81, annex B)."""
-    at, size, exif, restarts, scans = 2, (0, 0), b"", False, 0
+    at, size, exif, restarts, scans, kept = 2, (0, 0), b"", False, 0, [data[:2]]
     for _ in range(_MAX_PARTS):
         start, at, code = at, *_marker(data, at)
         if code == _EOI:
+            kept.append(data[start:at])
             break
         end = at + _big(data, at, 2)
         _refuse_short(data, max(end, at + 2))
@@ -138,12 +170,14 @@ def _jpeg(data: bytes) -> ImageFile:
         elif code == _SOS:
             scans += 1
             end = _end_of_scan(data, end, restarts)
+        if code not in _METADATA:
+            kept.append(data[start:end])
         at = end
     else:
         raise _BrokenError(f"must have fewer than {_MAX_PARTS} segments, received more")
     if not scans:
         raise _BrokenError("is damaged: it holds no scan of a picture")
-    return ImageFile("mjpeg", data[:at], *size, exif)
+    return ImageFile("mjpeg", b"".join(kept), *size, exif)
 
 
 def _marker(data: bytes, at: int) -> tuple[int, int]:
@@ -159,13 +193,17 @@ def _marker(data: bytes, at: int) -> tuple[int, int]:
 
 def _end_of_scan(data: bytes, at: int, restarts: bool) -> int:
     """Where the coded data that begins at ``at`` ends; its restart markers must count 0 to 7 over and over."""
-    found = _SCAN_ENDS.search(data, at)
-    if found is None:
-        raise _BrokenError(f"is cut off: it ends after {len(data)} bytes, within its picture")
-    numbers = bytes(match[1][0] & 7 for match in _RESTARTS.finditer(data, at, found.start()))
-    if numbers and numbers != (bytes(range(8)) * (len(numbers) // 8 + 1))[: len(numbers) if restarts else 0]:
-        raise _BrokenError(f"is damaged: the restart markers behind byte {at} are not in order")
-    return found.start()
+    begin, count = at, 0
+    while (at := data.find(b"\xff", at)) >= 0 and at + 1 < len(data):
+        code = data[at + 1]
+        if code in _RESTARTS:
+            if not restarts or code != _RESTARTS[count % 8]:
+                raise _BrokenError(f"is damaged: the restart markers behind byte {begin} are not in order")
+            count += 1
+        elif code not in (_STUFFING, 0xFF):  # any number of bytes 0xFF may stand before a marker
+            return at
+        at += 1 if code == 0xFF else 2
+    raise _BrokenError(f"is cut off: it ends after {len(data)} bytes, within its picture")
 
 
 def _webp(data: bytes) -> ImageFile:

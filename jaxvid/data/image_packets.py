@@ -62,6 +62,7 @@ class ImagePackets:
         """The packet."""
         packet = av.Packet(self._image.data)
         packet.pts = packet.dts = 0
+        packet.is_keyframe = True  # libav's decoder adds the picture before to a PNG that is none
         yield packet
 
 

@@ -66,9 +66,7 @@ def make_once(name: str, folder: Path, recipe: Recipe, write: Callable[[Path], N
         (making / f"{name}.json").write_text(json.dumps(recipe, indent=2) + "\n")
         os.sync()  # before the rename: complete or absent, after a power cut too
         if folder.exists():
-            log.warning(
-                "The data set %s in %s is made again: it was made by other code or in other sizes.", name, folder
-            )
+            log.warning("The data set %s in %s is made again: it is of other code or sizes.", name, folder)
             shutil.rmtree(folder)
         making.rename(folder)
     return folder
