@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from typing import cast
 
 import av
 import numpy as np
@@ -36,7 +37,7 @@ class ImagePackets:
 
     def __init__(self, image: ImageFile):
         self._image = image
-        self._codec = av.VideoCodecContext.create(image.codec, "r")
+        self._codec = cast(av.VideoCodecContext, av.VideoCodecContext.create(image.codec, "r"))
         self._codec.options = _STRICT
         self._codec.thread_count = 1
         self.coded_size = image.height, image.width

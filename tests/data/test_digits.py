@@ -96,8 +96,7 @@ def test_made_at_the_first_use_in_the_default_folder(tmp_path, monkeypatch):
 
 
 def test_another_table_is_refused(tmp_path, monkeypatch, table):
-    changed = sklearn.utils.Bunch(images=table.images[::-1], target=table.target)
-    monkeypatch.setattr(sklearn.datasets, "load_digits", lambda: changed)
+    monkeypatch.setattr(sklearn.datasets, "load_digits", lambda return_X_y: (table.data[::-1], table.target))
     with pytest.raises(DatasetError, match="scikit-learn's digits must have the sha256 6336d3aa"):
         make_digits(tmp_path / "digits")
     assert not (tmp_path / "digits").exists()

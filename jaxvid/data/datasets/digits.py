@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -104,8 +105,8 @@ def _table() -> tuple[np.ndarray, str]:
         from sklearn.datasets import load_digits
     except ImportError as error:
         raise ImportError("the data set digits needs scikit-learn: pip install scikit-learn") from error
-    table = load_digits()
-    pixels, labels = table.images.astype(np.uint8), "".join(map(str, table.target))
+    values, targets = load_digits(return_X_y=True)
+    pixels, labels = values.reshape(-1, 8, 8).astype(np.uint8), "".join(map(str, targets))
     found = hashlib.sha256(pixels.tobytes() + labels.encode()).hexdigest()
     if found != _SHA256:
         raise DatasetError(f"scikit-learn's digits must have the sha256 {_SHA256}, received {found}")
@@ -138,7 +139,7 @@ def encode(picture: np.ndarray) -> bytes:
     """A PNG file of a grey picture, ``uint8[H W]``."""
     codec = av.VideoCodecContext.create("png", "w")
     codec.height, codec.width = picture.shape
-    codec.pix_fmt, codec.framerate = "gray", 1
+    codec.pix_fmt, codec.framerate = "gray", Fraction(1)
     frame = av.VideoFrame.from_ndarray(picture, format="gray")
     return b"".join(bytes(packet) for packet in (*codec.encode(frame), *codec.encode(None)))
 
