@@ -1,4 +1,8 @@
-"""Images: a network for images on scikit-learn's digits, an image being a clip of one frame.
+"""Images: a network for images, a quarter as wide, on scikit-learn's digits; an image is a clip of one frame.
+
+The SoftPool paper (Stergiou et al. 2021) compares poolings on ImageNet: nothing here to compare with. Seen, top-1 on
+the 382 images of `val` with seeds 0, 1, 2: max 98.7, 97.6, 97.4 %; avg 98.4, 95.8, 97.6 %; soft 97.6, 95.8, 96.9 %.
+The seeds differ more than the poolings. (scikit-learn's SVC(gamma=0.001) has 96.3 % on the same split.)
 
 jaxvid train --config=configs/digits.py --workdir=runs/digits
 jaxvid train --config=configs/digits.py:pool=soft --workdir=runs/digits-soft
