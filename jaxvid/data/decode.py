@@ -39,6 +39,9 @@ random places of videos of 40 frames; of the cases in which decoded pixels chang
 The younger the codec, the denser its arithmetic code and the less shows; libav's stricter settings (``err_detect``) and
 its log reported nothing more. Keep checksums of files that matter. Damage in a frame that is neither wanted nor
 referred to goes unnoticed and harms nothing. A shortened MPEG programme or transport stream is a valid, shorter one.
+
+An image is a video of one frame, which is shown at second 0 and has no duration; :mod:`jaxvid.data.image_files` says
+what is noticed of its damage. Transparency is dropped; 16 bits become 8.
 """
 
 from __future__ import annotations

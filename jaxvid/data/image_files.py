@@ -119,7 +119,7 @@ def _png(data: bytes) -> ImageFile:
         if kind == b"IHDR":
             header = data[at + 8 : end - 4]
         elif kind == b"acTL":
-            raise _BrokenError("is an animated PNG, of which only GIF and video files are read")
+            raise _BrokenError("is an animated PNG; of animations only GIF and video files are read")
         elif kind == b"eXIf":
             exif = data[at + 8 : end - 4]
         at = end
@@ -136,8 +136,8 @@ def _refuse_short_rows(header: bytes, packed: bytes) -> None:
     if len(header) != 13 or header[9] not in _CHANNELS or header[12] > 1:
         raise _BrokenError("is damaged: a PNG must begin with a header of its size and its kind of pixels")
     width, height, bits = _big(header, 0, 4), _big(header, 4, 4), header[8] * _CHANNELS[header[9]]
-    if width * height > MAX_PIXELS:
-        return  # which is refused by itself
+    if not 0 < width * height <= MAX_PIXELS:
+        return  # which is refused by itself, and a limit of 0 would be none
     passes = _PASSES if header[12] else ((0, 0, 1, 1),)
     sizes = [(-(-(height - y) // dy), -(-(width - x) // dx)) for y, x, dy, dx in passes]
     promised = sum(rows * (1 + (columns * bits + 7) // 8) for rows, columns in sizes if columns > 0)
@@ -218,7 +218,7 @@ def _webp(data: bytes) -> ImageFile:
         if end > promised:
             raise _BrokenError(f"is damaged: the chunk at byte {at} ends behind the file's end")
         if kind in (b"ANIM", b"ANMF"):
-            raise _BrokenError("is an animated WebP, of which only GIF and video files are read")
+            raise _BrokenError("is an animated WebP; of animations only GIF and video files are read")
         if kind == b"VP8 " and data[start + 3 : start + 6] == b"\x9d\x01\x2a":  # RFC 6386, 9.1
             size = _little(data, start + 8, 2) & 0x3FFF, _little(data, start + 6, 2) & 0x3FFF
         elif kind == b"VP8L" and data[start] == 0x2F:
