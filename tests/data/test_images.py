@@ -221,7 +221,7 @@ ROW = bytes(SIZE[1])
         (png([ROW] * 37, SIZE, 8, 0)[:33] + chunk(b"IEND", b""), "is cut off: its rows take 1887 bytes, received 0"),
         (png([], (9000, 9000), 8, 0), rf"must have 1 to {MAX_PIXELS} pixels, received 9000 x 9000"),
         (png([], (0, 5), 8, 0), "must have 1 to .* pixels, received 5 x 0"),
-        (png([ROW] * 37, SIZE, 8, 0, before=[(b"acTL", bytes(8))]), "is an animated PNG; of animations only GIF and video"),
+        (png([ROW] * 37, SIZE, 8, 0, before=[(b"acTL", bytes(8))]), "is an animated PNG; of animations only GIF"),
         (b"\xff\xd8\xff\xd9", "is damaged: it holds no scan of a picture"),
         (b"\xff\xd8\xff\xe0\x00\x00" + bytes(20), "is damaged: byte 2 must begin a segment"),
         (b"\xff\xd8\xff\xe0\x00\x04" + bytes(20), "is damaged: byte 8 must begin a marker"),
