@@ -140,6 +140,16 @@ def test_data_make_makes_the_set_once_and_says_where(monkeypatch, capsys, tmp_pa
     assert (root / "motion.json").stat().st_mtime_ns == made
 
 
+def test_data_make_makes_the_digits(capsys, tmp_path):
+    words = ["data", "make", "digits", f"--root={tmp_path / 'digits'}"]
+    assert cli.main(words) == 0
+    assert capsys.readouterr().out == f"images: {tmp_path / 'digits'}\n"
+    assert len(list(tmp_path.glob("digits/*/*/*.png"))) == 1797
+    for option in ("--tfds", "--num_workers=0"):
+        assert cli.main([*words, option]) == 2
+        assert "--tfds and --num_workers belong to 'jaxvid data make motion'" in capsys.readouterr().err
+
+
 def test_data_check_reports_on_both_splits(videos, capsys):
     words = ["data", "check", SMOKE, *data(videos), "--num_workers=0"]
     assert cli.main(words) == 0

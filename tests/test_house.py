@@ -171,19 +171,30 @@ def test_importing_jaxvid_touches_nothing_heavy():
     program = f"import sys; before = len(sys.modules); import jaxvid; import json; print(json.dumps({LOADED}))"
     loaded = set(fresh(program))
     assert "jaxvid" in loaded
-    assert not loaded & {"jax", "flax", "tensorflow", "torch", "av", "numpy", "grain", "matplotlib", "orbax"}
+    assert not loaded & {"jax", "flax", "tensorflow", "torch", "av", "numpy", "grain", "matplotlib", "orbax", "sklearn"}
 
 
 def test_the_command_line_imports_nothing_heavy_before_it_is_needed():
     loaded = set(fresh(f"import sys, json; import jaxvid.cli; print(json.dumps({LOADED}))"))
-    assert not loaded & {"jax", "flax", "tensorflow", "torch", "av", "grain", "matplotlib", "orbax"}
+    assert not loaded & {"jax", "flax", "tensorflow", "torch", "av", "grain", "matplotlib", "orbax", "sklearn"}
 
 
-HEAVY = {"jax", "flax", "tensorflow", "torch", "orbax", "optax", "ml_collections"}
+HEAVY = {"jax", "flax", "tensorflow", "torch", "orbax", "optax", "ml_collections", "sklearn"}
 
 
 @pytest.mark.parametrize(
-    "name", ["types", "paths", "machine", "data", "data.decode", "data.sampling", "data.augment", "data.clips"]
+    "name",
+    [
+        "types",
+        "paths",
+        "machine",
+        "data",
+        "data.decode",
+        "data.sampling",
+        "data.augment",
+        "data.clips",
+        "data.datasets.digits",
+    ],
 )
 def test_what_decodes_brings_no_jax(name):
     loaded = set(fresh(f"import sys, json; import jaxvid.{name}; print(json.dumps({LOADED}))"))

@@ -173,9 +173,14 @@ def list_models(options: argparse.Namespace, overrides: dict[str, str]) -> int:
 
 def make_data(options: argparse.Namespace, overrides: dict[str, str]) -> int:
     """Makes an embedded data set."""
-    from jaxvid.data.datasets import motion
+    from jaxvid.data.datasets import digits, motion
     from jaxvid.progress import RichProgress
 
+    if options.name == "digits":
+        if options.tfds or options.num_workers is not None:
+            raise UsageError("--tfds and --num_workers belong to 'jaxvid data make motion', received them with digits.")
+        print(f"images: {digits.make_digits(options.root)}")
+        return 0
     with RichProgress() as progress:
         root = motion.make_motion(options.root, num_workers=options.num_workers, progress=progress.making())
         print(f"videos: {root}")

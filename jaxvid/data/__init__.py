@@ -25,6 +25,12 @@ from jaxvid.data.sources.ut_interaction import read_ut_interaction
 __all__ = ["DATASETS", "BadVideoError", "DatasetError", "VideoDataset", "VideoRecord", "open_dataset"]
 
 
+def _digits(root: str, split: str, **options: Any) -> VideoDataset:
+    from jaxvid.data.datasets.digits import digits  # brings the encoder
+
+    return digits(root, split, **options)
+
+
 def _motion(root: str, split: str, **options: Any) -> VideoDataset:
     from jaxvid.data.datasets.motion import motion  # brings the renderer and the encoder
 
@@ -39,6 +45,7 @@ def _tfds(root: str, split: str, **options: Any) -> VideoDataset:
 
 DATASETS: Mapping[str, Callable[..., VideoDataset]] = MappingProxyType(
     {
+        "digits": _digits,
         "folder": read_folder,
         "hmdb51": read_hmdb51,
         "kinetics": read_kinetics,

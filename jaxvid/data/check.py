@@ -33,7 +33,8 @@ class VideoCheck:
       error: why it cannot be decoded; empty where it can. Then the rest is 0.
       frame: at which frame it was noticed, where that is known.
       num_frames, duration, fps, height, width: of the stretch that the record names; seconds and pixels.
-      hashes: uint64 of a few frames, see :mod:`jaxvid.data.frame_hash`; empty where the frames are too plain.
+      hashes: uint64 of a few frames, see :mod:`jaxvid.data.frame_hash`; empty where the frames are too plain or
+        smaller than 32 pixels.
     """
 
     sha256: str
@@ -179,6 +180,7 @@ def check_video(record: VideoRecord) -> VideoCheck:
         sha256 = _sha256(record.video)
         with VideoReader(record.video, start=record.start, end=record.end) as reader:
             hashes = video_hash(_frames(reader), reader.num_frames)
+            large = min(reader.height, reader.width) >= _SHORT_SIDE  # tiny pictures have too few pixels to differ in
             return VideoCheck(
                 sha256=sha256,
                 num_frames=reader.num_frames,
@@ -186,7 +188,7 @@ def check_video(record: VideoRecord) -> VideoCheck:
                 fps=reader.fps,
                 height=reader.height,
                 width=reader.width,
-                hashes=hashes,
+                hashes=hashes if large else (),
             )
     except BadVideoError as error:
         return VideoCheck(sha256, str(error), error.frame)

@@ -66,13 +66,13 @@ def open_container(video: str | os.PathLike | bytes, *, again: bool = False) -> 
         video stream that can be decoded.
     """
     if not again:
-        with reporting(video, "cannot be opened"), _binary(video) as file:
+        with reporting(video, "cannot be opened"), opened(video) as file:
             _refuse_broken(video, file)
     options = {"format_whitelist": FORMATS, "max_pixels": str(MAX_PIXELS), "protocol_whitelist": "file"}
     source: str | io.BytesIO = f"file:{os.path.abspath(os.fspath(video))}" if not isinstance(video, bytes) else ""
     if isinstance(video, bytes):
         source, options["protocol_whitelist"] = io.BytesIO(video), "none"
-    with reporting(video, "is not a video in a known container, or its header is damaged"):
+    with reporting(video, "is not a video in a known container or an image, or its header is damaged"):
         container = av.open(source, options=options, **LENIENT)
     try:
         _check_stream(video, video_stream(container))
@@ -99,8 +99,13 @@ def _check_stream(video: str | os.PathLike | bytes, stream: av.VideoStream | Non
         raise bad(video, f"must have frames of 1 to {MAX_PIXELS} pixels, received {size}")
 
 
-def _binary(video: str | os.PathLike | bytes) -> BinaryIO:
-    """The encoded bytes, as a file that is known to be regular and not empty."""
+def opened(video: str | os.PathLike | bytes) -> BinaryIO:
+    """The encoded bytes, as a file that is known to be regular and not empty.
+
+    Raises:
+      BadVideoError: it is empty, or no regular file.
+      OSError: it is not there, or may not be read.
+    """
     if isinstance(video, bytes):
         if not video:
             raise bad(video, "must not be empty")

@@ -39,6 +39,9 @@ random places of videos of 40 frames; of the cases in which decoded pixels chang
 The younger the codec, the denser its arithmetic code and the less shows; libav's stricter settings (``err_detect``) and
 its log reported nothing more. Keep checksums of files that matter. Damage in a frame that is neither wanted nor
 referred to goes unnoticed and harms nothing. A shortened MPEG programme or transport stream is a valid, shorter one.
+
+An image is a video of one frame, which is shown at second 0 and has no duration; :mod:`jaxvid.data.image_files` says
+what is noticed of its damage. Transparency is dropped; 16 bits become 8.
 """
 
 from __future__ import annotations
@@ -56,8 +59,9 @@ from av.video.reformatter import Interpolation, VideoReformatter
 
 from jaxvid.data.augment import resized_size
 from jaxvid.data.container import bad, reporting
+from jaxvid.data.image_packets import open_packets
 from jaxvid.data.orientation import Turn
-from jaxvid.data.packets import TIME_TOLERANCE, PacketReader
+from jaxvid.data.packets import TIME_TOLERANCE
 
 MAX_BYTES = 2**29
 """A clip may take so many bytes by default: 512 MiB, 21 full frames of 4K."""
@@ -104,13 +108,11 @@ class VideoReader:
             raise ValueError(f"start and end must hold 0 <= start < end, received start={start}, end={end}.")
         end = None if end == np.inf else end
         self._video = video
-        self._turn: Turn | None = None
         self._reformatter = VideoReformatter()
-        self._packets = PacketReader(video, start, end)
+        self._packets = open_packets(video, start, end)
+        self._turn: Turn | None = self._packets.turn
         try:
-            stream = self._packets.stream
-            self._coded_size = stream.codec_context.height, stream.codec_context.width
-            self.fps = float(stream.average_rate or stream.guessed_rate or 0)
+            self._coded_size, self.fps = self._packets.coded_size, self._packets.fps
             self._times = self._presentation_times()
             low = np.searchsorted(self._times, (start or 0) - TIME_TOLERANCE)
             high = len(self._times) if end is None else np.searchsorted(self._times, end - TIME_TOLERANCE)
@@ -332,6 +334,8 @@ class VideoReader:
         return number if number >= 0 else None
 
     def _place(self, pts: int | None) -> str:
+        if len(self._packets.pts) == 1:
+            return "in its only picture"
         if pts is None:
             return "somewhere"
         return f"at {(pts - self._packets.origin) * self._packets.unit:.3f} s"

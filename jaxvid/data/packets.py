@@ -21,6 +21,7 @@ import av.error
 import numpy as np
 
 from jaxvid.data.container import MAX_PIXELS, bad, open_container, reporting, video_stream
+from jaxvid.data.orientation import Turn
 
 MAX_KEPT_BYTES = 32 * 2**20
 """Up to this size in all, packets stay in memory between indexing and decoding; larger streams are read again."""
@@ -49,6 +50,9 @@ class PacketReader:
 
     Attributes:
       stream: PyAV's video stream.
+      coded_size: height and width in pixels, as stored.
+      fps: average frames per second; 0 when the file does not say.
+      turn: how stored pictures are turned for display; ``None``: the first frame says.
       unit: seconds of one unit of ``stream.time_base``, in which presentation times are.
       pts: presentation time of each packet in units of ``stream.time_base``; int64[P]. Meaningless unless ``timed``.
       keys: positions of the packets at which decoding can start, ascending; int64[K].
@@ -64,7 +68,10 @@ class PacketReader:
 
     def __init__(self, video: str | os.PathLike | bytes, start: float | None = None, end: float | None = None):
         self.video = video
+        self.turn: Turn | None = None
         self._open()
+        self.coded_size = self.stream.codec_context.height, self.stream.codec_context.width
+        self.fps = float(self.stream.average_rate or self.stream.guessed_rate or 0)
         try:
             with reporting(video, "cannot be read"):
                 if not (start and self._scan_from(start, end)):

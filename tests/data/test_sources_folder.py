@@ -163,3 +163,45 @@ def test_links_to_folders_and_odd_names(tmp_path):
     dataset = read_folder(str(tmp_path / "root"), "train", val_fraction=0.5)
     assert len(dataset) == 1
     assert len(read_folder(str(tmp_path / "root"), "val", val_fraction=0.5)) == 1
+
+
+def test_images_are_samples_where_there_are_no_videos(tmp_path):
+    files = ("train/cat/b.JPG", "train/cat/a.png", "train/dog/c.jpeg", "val/dog/d.webp", "val/cat/e.bmp")
+    train, val = (read_folder(fill(tmp_path, *files), split) for split in ("train", "val"))
+    assert train.class_names == val.class_names == ("cat", "dog")
+    assert [(r.name, r.label) for r in train] == [
+        ("train/cat/a.png", 0),
+        ("train/cat/b.JPG", 0),
+        ("train/dog/c.jpeg", 1),
+    ]
+    assert [(r.name, r.label) for r in val] == [("val/cat/e.bmp", 0), ("val/dog/d.webp", 1)]
+    assert train[2].video == os.path.join(tmp_path, "train", "dog", "c.jpeg")
+    held_out = read_folder(fill(tmp_path / "flat", *(f"a/{k}.png" for k in range(10))), "val", val_fraction=0.3)
+    assert len(held_out) == 3
+
+
+def test_images_beside_videos_are_strays_and_so_are_videos_of_other_splits(tmp_path, caplog):
+    root = fill(tmp_path, "train/a/1.mp4", "train/a/1.jpg", "train/sheet.png", "val/a/2.mp4", "val/a/2.jpg")
+    with caplog.at_level(logging.WARNING):
+        assert names(read_folder(root, "train")) == ["train/a/1.mp4"]
+        assert names(read_folder(root, "val")) == ["val/a/2.mp4"]
+    first, second = [record.message for record in caplog.records]
+    assert first.startswith("2 files are no videos")
+    assert second.startswith("1 files are no videos")
+    root = fill(tmp_path / "other", "train/a/1.jpg", "train/demo.mp4", "val/a/2.jpg", "val/a/2.mp4")
+    assert names(read_folder(root, "train")) == ["train/a/1.jpg"]
+    assert names(read_folder(root, "val")) == ["val/a/2.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("files", "split", "match"),
+    [
+        (("train/a/1.jpg", "train/b/x.txt"), "train", "train.b: a class must hold at least 1 image, received 0"),
+        (("train/a/1.jpg", "train/b.png"), "train", "b.png: an image must lie in its class's folder"),
+        (("train/a/1.jpg", "train/a/c/1.jpg"), "train", "must hold its images directly, received a folder"),
+        (("train/a/1.jpg", "val/a/1.mp4"), "val", "split 'val' must hold at least 1 image as CLASS/FILE, received 0"),
+    ],
+)
+def test_what_is_wrong_with_images_is_said(files, split, match, tmp_path):
+    with pytest.raises(DatasetError, match=match):
+        read_folder(fill(tmp_path, *files), split)

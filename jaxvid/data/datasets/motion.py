@@ -9,29 +9,29 @@ Twelve classes (:mod:`jaxvid.data.datasets.motion_classes`) over random appearan
     ROOT/val/...
     ROOT/tfds/motion/1.0.0/...        after make_tfds
 
-It is complete or absent: everything is written to ``ROOT.making`` and renamed at the end.
+It is complete or absent (:mod:`jaxvid.data.datasets.embedded`).
 """
 
 from __future__ import annotations
 
-import contextlib
-import json
-import logging
-import os
-import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
+from jaxvid.data.datasets.embedded import (
+    Recipe,
+    folder_of,
+    make_once,
+    missing_files,
+    recipe_of,
+    refuse_options,
+)
 from jaxvid.data.datasets.motion_classes import CLASS_NAMES
 from jaxvid.data.datasets.motion_files import ClipJob, file_name, make_clip
 from jaxvid.data.datasets.motion_regions import Regions, write_regions
 from jaxvid.data.parallel import WorkerDiedError, map_unordered
 from jaxvid.data.records import DatasetError, VideoDataset, VideoRecord
-from jaxvid.paths import data_dir
-
-log = logging.getLogger(__name__)
 
 VERSION = 1
 """Raised whenever the clips change; a set that was made by another version is made again."""
@@ -40,7 +40,7 @@ SPLITS = ("train", "val")
 DEFAULT_TRAIN, DEFAULT_VAL = 96, 24
 """Clips of each class."""
 
-_RECIPE = "motion.json"
+_NAME = "motion"
 _KEYS = {"version", "num_per_class", "seed", "class_names"}
 
 
@@ -78,24 +78,12 @@ def make_motion(
             raise ValueError(f"num_{split}_per_class must be >= 1, received num_{split}_per_class={size}.")
     if seed < 0:
         raise ValueError(f"seed must be >= 0, received seed={seed}.")
-    folder = _folder(root)
-    recipe = _recipe(sizes, seed)
-    if _recipe_of(folder) == recipe:
-        return folder
-    with _alone(folder):
-        found = _recipe_of(folder)
-        if found == recipe:
-            return folder
-        _check_replaceable(folder, found)
-        log.info("Making the data set motion in %s.", folder)
-        making = folder.with_name(folder.name + ".making")
-        shutil.rmtree(making, ignore_errors=True)  # what an interrupted making left
-        _make(making, recipe, num_workers, progress)
-        if folder.exists():
-            log.warning("The data set motion in %s is made again: it was made from %s, now %s.", folder, found, recipe)
-            shutil.rmtree(folder)
-        making.rename(folder)
-    return folder
+    return make_once(
+        _NAME,
+        folder_of(_NAME, root),
+        _recipe(sizes, seed),
+        lambda folder: _write(folder, sizes, seed, num_workers, progress),
+    )
 
 
 def motion(
@@ -121,15 +109,9 @@ def motion(
       ValueError: an option makes no sense here.
       DatasetError: with ``make=False`` it is not there; or files of it are missing.
     """
-    if annotations or val_fraction:
-        raise ValueError(
-            f"annotations and val_fraction must be empty and 0 for motion, whose splits are fixed, "
-            f"received annotations={annotations!r}, val_fraction={val_fraction}."
-        )
-    if split not in SPLITS:
-        raise ValueError(f"split must be one of {', '.join(SPLITS)} for motion, received split={split!r}.")
-    folder = _folder(root)
-    found = _recipe_of(folder)
+    refuse_options(_NAME, split, SPLITS, annotations, val_fraction)
+    folder = folder_of(_NAME, root)
+    found = recipe_of(_NAME, folder, _KEYS)
     recipe = found or _recipe({"train": DEFAULT_TRAIN, "val": DEFAULT_VAL}, seed=0)
     sizes = recipe["num_per_class"]
     if found is None or not _is_current(found):
@@ -147,54 +129,31 @@ def make_tfds(root: str | Path = "") -> Path:
     """
     from jaxvid.data.datasets.motion_tfds import build  # brings tensorflow-datasets
 
-    folder = _folder(root)
+    folder = folder_of(_NAME, root)
     return build(folder, folder / "tfds")
 
 
-def _folder(root: str | Path) -> Path:
-    return (Path(root).expanduser() if str(root) else data_dir() / "motion").absolute()
-
-
-def _recipe(sizes: dict[str, int], seed: int) -> dict:
+def _recipe(sizes: dict[str, int], seed: int) -> Recipe:
     return {"version": VERSION, "num_per_class": sizes, "seed": seed, "class_names": list(CLASS_NAMES)}
 
 
-def _recipe_of(folder: Path) -> dict | None:
-    """What a finished data set was made from; ``None`` where there is none."""
-    try:
-        recipe = json.loads((folder / _RECIPE).read_text())
-    except (OSError, ValueError):
-        return None
-    return recipe if isinstance(recipe, dict) and set(recipe) >= _KEYS else None
-
-
-def _is_current(recipe: dict) -> bool:
+def _is_current(recipe: Recipe) -> bool:
     """Whether this version of the code made it; its sizes and its seed are its maker's choice."""
     return recipe["version"] == VERSION and recipe["class_names"] == list(CLASS_NAMES)
 
 
-def _check_replaceable(folder: Path, found: dict | None) -> None:
-    if folder.exists() and found is None and (not folder.is_dir() or any(folder.iterdir())):
-        raise ValueError(f"root must be absent, empty or a data set motion, received {folder}, which is none of them.")
-
-
-@contextlib.contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Only one process at a time; the system lets go of the lock when a process dies."""
-    import fcntl
-
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with open(folder.with_name(folder.name + ".lock"), "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-
-
-def _make(folder: Path, recipe: dict, num_workers: int | None, progress: Callable[[int, int], None] | None) -> None:
+def _write(
+    folder: Path,
+    sizes: dict[str, int],
+    seed: int,
+    num_workers: int | None,
+    progress: Callable[[int, int], None] | None,
+) -> None:
     jobs = [
-        ClipJob(str(folder / split / file_name(label, number)), split, label, number, recipe["seed"])
+        ClipJob(str(folder / split / file_name(label, number)), split, label, number, seed)
         for split in SPLITS
         for label in range(len(CLASS_NAMES))
-        for number in range(recipe["num_per_class"][split])
+        for number in range(sizes[split])
     ]
     made: dict[str, tuple[np.ndarray, np.ndarray]] = {}
     for index, result in map_unordered(make_clip, jobs, num_workers=num_workers):
@@ -208,16 +167,14 @@ def _make(folder: Path, recipe: dict, num_workers: int | None, progress: Callabl
         boxes, masks = (np.stack([made[job.path][part] for job in own]) for part in (0, 1))
         names = tuple(file_name(job.label, job.number) for job in own)
         write_regions(folder / split, Regions(names, boxes, masks))
-    (folder / _RECIPE).write_text(json.dumps(recipe, indent=2) + "\n")
-    os.sync()  # before the rename: complete or absent, after a power cut too
 
 
 def _read(folder: Path, split: str, num_per_class: int) -> VideoDataset:
     names = [(label, file_name(label, number)) for label in range(len(CLASS_NAMES)) for number in range(num_per_class)]
     present = {f"{path.parent.name}/{path.name}" for path in (folder / split).glob("*/*.mp4")}
-    missing = [f"{folder / split / name}: must exist, received no file" for _, name in names if name not in present]
+    missing = missing_files(folder, split, [name for _, name in names], present)
     if missing:
-        raise DatasetError([*missing, f"{folder}: delete this folder, and it is made again at its next use"])
+        raise DatasetError(missing)
     records = tuple(
         VideoRecord(id=position, label=label, video=str(folder / split / name), name=f"{split}/{name}")
         for position, (label, name) in enumerate(names)

@@ -13,6 +13,7 @@ from typing import Literal
 from jaxvid.data.records import DatasetError, VideoDataset, VideoRecord
 
 VIDEO_SUFFIXES = (".avi", ".gif", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm")
+IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
 Missing = Literal["keep", "error"]
 
 _MAX_DEPTH = 3  # folders below the root: SPLIT/CLASS/ID is the deepest known layout
@@ -47,6 +48,15 @@ def is_video(name: str) -> bool:
     (True, False, False)
     """
     return not name.startswith(".") and name.lower().endswith(VIDEO_SUFFIXES)
+
+
+def is_image(name: str) -> bool:
+    """Whether a file name looks like that of an image; hidden files do not count.
+
+    >>> is_image("a.JPG"), is_image("._a.jpg"), is_image("a.gif")
+    (True, False, False)
+    """
+    return not name.startswith(".") and name.lower().endswith(IMAGE_SUFFIXES)
 
 
 def existing_folder(root: str | os.PathLike) -> Path:
