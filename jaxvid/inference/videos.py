@@ -1,11 +1,11 @@
-"""Which videos a person means: files by their names, and all videos under a folder."""
+"""Which videos a person means: files by their names, and all videos, or else all images, under a folder."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
-from jaxvid.data.sources.listing import VIDEO_SUFFIXES, is_video
+from jaxvid.data.sources.listing import IMAGE_SUFFIXES, VIDEO_SUFFIXES, is_image, is_video
 
 
 def find_videos(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> tuple[str, ...]:
@@ -14,11 +14,11 @@ def find_videos(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
     Args:
       paths: one or more. A file is taken whatever its suffix: decoding it says whether it is a video. Under a folder,
         at any depth, every file counts that has the suffix of a video, in the order of the names; what is hidden does
-        not, and links are followed.
+        not, and links are followed. Where there is no video, images, which are videos of one frame, count instead.
 
     Raises:
       FileNotFoundError: a path leads to nothing.
-      ValueError: there is no path, or a folder holds no video.
+      ValueError: there is no path, or a folder holds neither video nor image.
       OSError: a folder cannot be read.
     """
     paths = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
@@ -33,16 +33,17 @@ def _videos_at(path: str) -> list[str]:
         raise FileNotFoundError(f"a video must be a file or a folder, received {path!r}, which does not exist{hint}.")
     if not os.path.isdir(path):
         return [path]
-    found = list(_under(path, ()))
+    found = list(_under(path, is_video)) or list(_under(path, is_image))
     if not found:
         raise ValueError(
-            f"a folder must hold at least 1 video ({' '.join(VIDEO_SUFFIXES)}), received {path!r}, which holds none."
+            f"a folder must hold at least 1 video ({' '.join(VIDEO_SUFFIXES)}) or image ({' '.join(IMAGE_SUFFIXES)}), "
+            f"received {path!r}, which holds none."
         )
     return found
 
 
-def _under(folder: str, above: tuple[tuple[int, int], ...]) -> Iterator[str]:
-    """The videos under a folder; ``above`` are the folders on the way to it, into which a link must not lead back."""
+def _under(folder: str, wanted: Callable[[str], bool], above: tuple[tuple[int, int], ...] = ()) -> Iterator[str]:
+    """The wanted files under a folder; ``above``: the folders on the way, into which a link must not lead back."""
     status = os.stat(folder)
     here = status.st_dev, status.st_ino
     if here in above:
@@ -51,6 +52,6 @@ def _under(folder: str, above: tuple[tuple[int, int], ...]) -> Iterator[str]:
         visible = sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda entry: entry.name)
     for entry in visible:
         if entry.is_dir():
-            yield from _under(entry.path, (*above, here))
-        elif is_video(entry.name):
+            yield from _under(entry.path, wanted, (*above, here))
+        elif wanted(entry.name):
             yield entry.path

@@ -22,6 +22,13 @@ def test_a_folder_is_all_its_visible_videos_in_the_order_of_names(tree):
     assert found == ["a/deep/er/x.webm", "b/10.AVI", "b/2.mp4", "c.gif"]
 
 
+def test_images_count_where_there_is_no_video(tree):
+    for name in ("b/thumbnail.jpg", "empty/2.PNG", "empty/1.webp", "empty/notes.txt"):
+        (tree / name).touch()
+    assert [Path(path).name for path in find_videos(tree / "b")] == ["10.AVI", "2.mp4"]
+    assert [Path(path).name for path in find_videos(tree / "empty")] == ["1.webp", "2.PNG"]
+
+
 def test_files_and_folders_keep_their_order_and_may_come_twice(tree):
     given = [tree / "c.gif", str(tree / "b"), tree / "c.gif"]
     assert [Path(path).name for path in find_videos(given)] == ["c.gif", "10.AVI", "2.mp4", "c.gif"]
@@ -52,7 +59,11 @@ def test_home_is_expanded(tree, monkeypatch):
     ("name", "error", "sentence"),
     [
         ("no.mp4", FileNotFoundError, r"must be a file or a folder, received '.*no\.mp4', which does not exist\."),
-        ("empty", ValueError, r"must hold at least 1 video \(\.avi .*\), received '.*empty', which holds none\."),
+        (
+            "empty",
+            ValueError,
+            r"at least 1 video \(\.avi .*\) or image \(\.bmp .*\), received '.*empty', which holds none\.",
+        ),
     ],
 )
 def test_what_holds_no_video_is_one_sentence(tree, name, error, sentence):
