@@ -62,7 +62,7 @@ def test_home_is_expanded(tree, monkeypatch):
         (
             "empty",
             ValueError,
-            r"at least 1 video \(\.avi .*\) or image \(\.bmp .*\), received '.*empty', which holds none\.",
+            r"at least 1 video \(\.avi .*\) or image \(\.bmp .*\), received '.*empty', which holds",
         ),
     ],
 )
