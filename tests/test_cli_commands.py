@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from jaxvid import benchmarks, cli, doctor
+from jaxvid.benchmarks import cost_table
 from jaxvid.benchmarks.clips import write_clip
 from jaxvid.data.datasets import motion
 from jaxvid.train import folds, loop
@@ -123,6 +124,57 @@ def test_models_as_text_and_markdown(capsys):
     rows = [line.split(" | ") for line in capsys.readouterr().out.splitlines() if line.startswith("| ")]
     assert ["| srtg_r3d_34", "83,861,072"] in [row[:2] for row in rows]
     assert len({len(row) for row in rows}) == 1
+
+
+def test_models_lists_the_ones_that_are_named(capsys):
+    assert cli.main(["models", "i3d", "x3d_s", "--json"]) == 0
+    assert [row["name"] for row in json.loads(capsys.readouterr().out)] == ["i3d", "x3d_s"]
+    assert cli.main(["models", "i4d"]) == 1
+    assert "did you mean 'i3d'" in capsys.readouterr().err
+
+
+@pytest.fixture
+def costs(monkeypatch):
+    """What was asked of the compiler, which answers at once."""
+    asked = []
+
+    def cost_lines(names, *, progress, **options):
+        asked.append((names, options))
+        for name in names:
+            yield {
+                "model": name, "clip": [4, 8, 8], "parameter_bytes": 0, "state_bytes": 0, "temp_bytes": 0, "cores": 2,
+                "peak_bytes": 2**30, "instructions": 7, "code_bytes": 0, "trace_cpu_seconds": 1.0, "cpu": "A processor",
+                "compile_cpu_seconds": 2.0, "batch_size": 8, "dtype": "float32", "remat": False, "num_classes": 400,
+                "versions": dict.fromkeys(("jaxvid", "jax", "jaxlib", "flax"), "1.0"),
+            }  # fmt: skip
+
+    monkeypatch.setattr(cost_table, "cost_lines", cost_lines)
+    return asked
+
+
+def test_models_cost_prints_every_form(costs, capsys, tmp_path):
+    assert cli.main(["models", "--cost", "i3d", "mfnet"]) == 0
+    assert [row.split()[:2] for row in capsys.readouterr().out.splitlines()[-2:]] == [
+        ["i3d", "4x8x8"],
+        ["mfnet", "4x8x8"],
+    ]
+    assert cli.main(["models", "--cost", "i3d", "--json", "--batch_size=2", "--dtype=bfloat16"]) == 0
+    assert json.loads(capsys.readouterr().out)["peak_bytes"] == 2**30
+    file = str(tmp_path / "cost.jsonl")
+    assert cli.main(["models", "--cost", "i3d", "--markdown", "--remat", f"--resume={file}"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1].startswith("| i3d | 4x8x8 |")
+    assert costs == [
+        (["i3d", "mfnet"], {"resume": None, "remat": False}),
+        (["i3d"], {"resume": None, "remat": False, "batch_size": 2, "dtype": "bfloat16"}),
+        (["i3d"], {"resume": file, "remat": True}),
+    ]
+
+
+@pytest.mark.parametrize("option", ["--batch_size=2", "--dtype=bfloat16", "--remat", "--resume=x.jsonl"])
+def test_what_belongs_to_the_cost_is_refused_without_it(option, capsys):
+    assert cli.main(["models", option]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"{option.partition('=')[0]} belongs to 'jaxvid models --cost'")
 
 
 def test_data_make_makes_the_set_once_and_says_where(monkeypatch, capsys, tmp_path):

@@ -159,15 +159,44 @@ def convert(options: argparse.Namespace, overrides: dict[str, str]) -> int:
 
 
 def list_models(options: argparse.Namespace, overrides: dict[str, str]) -> int:
-    """Prints the networks."""
+    """Prints the networks, or what training them takes."""
+    if options.cost:
+        return _print_costs(options)
+    given = [f"--{name}" for name in ("batch_size", "dtype", "remat", "resume") if getattr(options, name)]
+    if given:
+        raise UsageError(f"{given[0]} belongs to 'jaxvid models --cost', received it without --cost.")
     from jaxvid.models import cards
 
+    names = options.names or None
     if options.json:
-        print(cards.to_json())
+        print(cards.to_json(names))
     elif options.markdown:
-        print(cards.to_markdown())
+        print(cards.to_markdown(names))
     else:
-        print(cards.to_text())
+        print(cards.to_text(names))
+    return 0
+
+
+def _print_costs(options: argparse.Namespace) -> int:
+    from jaxvid.benchmarks import cost_table
+    from jaxvid.progress import RichProgress
+
+    # An option that was not given is the function's own default.
+    chosen = {name: value for name in ("batch_size", "dtype") if (value := getattr(options, name)) is not None}
+    with RichProgress() as progress:
+        lines = cost_table.cost_lines(
+            options.names or None,
+            resume=options.resume,
+            progress=progress.counting("compiling"),
+            remat=options.remat,
+            **chosen,
+        )
+        if options.json:
+            rows = map(json.dumps, lines)
+        else:
+            rows = cost_table.to_markdown(lines) if options.markdown else cost_table.to_text(lines)
+        for row in rows:
+            print(row, flush=True)
     return 0
 
 

@@ -43,6 +43,8 @@ _EXAMPLES = {
   jaxvid models
   jaxvid models --json
   jaxvid models --markdown
+  jaxvid models --cost r3d_18 srtg_r3d_18 --batch_size=16           memory and work of compiling one training step
+  jaxvid models --cost --resume=cost.jsonl --markdown > cost.md     of every network, which takes an hour or two
 """,
     "data": """examples:
   jaxvid data make motion --root=data/motion
@@ -162,9 +164,17 @@ def _build_parser() -> argparse.ArgumentParser:
     models = _command(
         subparsers, "models", "List the networks: parameters, multiply-adds, paper's figures.", run=commands.list_models
     )
+    models.add_argument("names", nargs="*", metavar="NAME", help="which ones (default: all)")
     form = models.add_mutually_exclusive_group()
-    form.add_argument("--json", action="store_true", help="a JSON list")
+    form.add_argument("--json", action="store_true", help="a JSON list; with --cost JSON lines")
     form.add_argument("--markdown", action="store_true", help="a Markdown table, as in the README")
+    models.add_argument(
+        "--cost", action="store_true", help="memory of one training step and what compiling it takes, on this device"
+    )
+    models.add_argument("--batch_size", type=int, metavar="N", help="--cost: clips on the device (default: 8)")
+    models.add_argument("--dtype", metavar="NAME", help="--cost: of the activations (default: float32)")
+    models.add_argument("--remat", action="store_true", help="--cost: activations are computed again, not kept")
+    models.add_argument("--resume", metavar="FILE.jsonl", help="--cost: take finished lines from here, add new ones")
 
     convert = _command(
         subparsers, "convert", "Make a run of weights from elsewhere, without torch.", run=commands.convert

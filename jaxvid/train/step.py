@@ -127,6 +127,10 @@ class TrainStep:
             raise ValueError("state must be the one that the last step returned, received one that was donated to it.")
         return self._compiled(state, dict(batch))
 
+    def lower(self, state: TrainState, batch: Mapping[str, Any]) -> jax.stages.Lowered:
+        """The step for arguments of these shapes, traced and not yet compiled; ``jax.ShapeDtypeStruct`` will do."""
+        return self._compiled.lower(state, dict(batch))
+
     @property
     def num_traces(self) -> int:
         """How often the step was traced: once for each shape of a batch, or something is wrong."""
