@@ -144,7 +144,8 @@ def costs(monkeypatch):
             yield {
                 "model": name, "clip": [4, 8, 8], "parameter_bytes": 0, "state_bytes": 0, "temp_bytes": 0, "cores": 2,
                 "peak_bytes": 2**30, "instructions": 7, "code_bytes": 0, "trace_cpu_seconds": 1.0, "cpu": "A processor",
-                "compile_cpu_seconds": 2.0, "batch_size": 8, "dtype": "float32", "remat": False, "num_classes": 400,
+                "compile_cpu_seconds": 2.0, "batch_size": 8, "dtype": "float32", "remat": False, "conv": "auto",
+                "num_classes": 400,
                 "versions": dict.fromkeys(("jaxvid", "jax", "jaxlib", "flax"), "1.0"),
             }  # fmt: skip
 
@@ -161,16 +162,16 @@ def test_models_cost_prints_every_form(costs, capsys, tmp_path):
     assert cli.main(["models", "--cost", "i3d", "--json", "--batch_size=2", "--dtype=bfloat16"]) == 0
     assert json.loads(capsys.readouterr().out)["peak_bytes"] == 2**30
     file = str(tmp_path / "cost.jsonl")
-    assert cli.main(["models", "--cost", "i3d", "--markdown", "--remat", f"--resume={file}"]) == 0
+    assert cli.main(["models", "--cost", "i3d", "--markdown", "--remat", "--conv=direct", f"--resume={file}"]) == 0
     assert capsys.readouterr().out.splitlines()[-1].startswith("| i3d | 4x8x8 |")
     assert costs == [
         (["i3d", "mfnet"], {"resume": None, "remat": False}),
         (["i3d"], {"resume": None, "remat": False, "batch_size": 2, "dtype": "bfloat16"}),
-        (["i3d"], {"resume": file, "remat": True}),
+        (["i3d"], {"resume": file, "remat": True, "conv": "direct"}),
     ]
 
 
-@pytest.mark.parametrize("option", ["--batch_size=2", "--dtype=bfloat16", "--remat", "--resume=x.jsonl"])
+@pytest.mark.parametrize("option", ["--batch_size=2", "--dtype=bfloat16", "--conv=auto", "--remat", "--resume=x.jsonl"])
 def test_what_belongs_to_the_cost_is_refused_without_it(option, capsys):
     assert cli.main(["models", option]) == 2
     error = capsys.readouterr().err

@@ -24,6 +24,7 @@ def cost_lines(
     batch_size: int = BATCH_SIZE,
     dtype: str = "float32",
     remat: bool = False,
+    conv: str = "auto",
     resume: str | Path | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Iterator[Line]:
@@ -34,6 +35,7 @@ def cost_lines(
       batch_size: clips on the device.
       dtype: of the activations.
       remat: whether the backward pass computes activations again.
+      conv: formulation of the convolutions.
       resume: a file of such lines. What this machine has answered there, with the same versions of everything, is not
         compiled again; every new line is added to it at once, so that a stopped run goes on where it was.
       progress: takes how many are done, and of how many.
@@ -43,16 +45,16 @@ def cost_lines(
     """
     names = list(MODELS if names is None else names)
     for name in names:  # a mistake is found before an hour of compiling
-        models.build(name, NUM_CLASSES, dtype=dtype, remat=remat)
+        models.build(name, NUM_CLASSES, dtype=dtype, remat=remat, conv=conv)
     answered = {_key(line): line for line in read_lines(resume)} if resume and Path(resume).exists() else {}
     here = describe_machine()
     for done, name in enumerate(names):
         if progress is not None:
             progress(done, len(names))
-        asked = question(name, batch_size=batch_size, dtype=dtype, remat=remat)
+        asked = question(name, batch_size=batch_size, dtype=dtype, remat=remat, conv=conv)
         line = answered.get(_key(asked | here))
         if line is None:
-            line = step_cost(name, batch_size=batch_size, dtype=dtype, remat=remat)
+            line = step_cost(name, batch_size=batch_size, dtype=dtype, remat=remat, conv=conv)
             if resume:
                 with Path(resume).open("a", encoding="utf-8") as file:
                     file.write(json.dumps(line) + "\n")
@@ -102,7 +104,7 @@ def to_text(lines: Iterable[Line]) -> Iterator[str]:
         yield _aligned(_cells(line), widths)
 
 
-COMMAND = "jaxvid models --cost --resume=cost.jsonl --markdown > cost.md"
+COMMAND = "jaxvid models --cost --conv=direct --resume=cost.jsonl --markdown > cost.md"
 """Compiles every network and writes the document; a second one goes on where a first one was stopped."""
 
 _TITLE = "What training a network takes"
@@ -120,9 +122,11 @@ nothing is allocated and nothing runs.
 * *trace*, *compile*: processor seconds over all threads, in Python before XLA and in XLA, no cache. They alone are
   read from a clock, so work beside them disturbs them, by a third and more.
 
-The memory is that of the program for this device and no other: on a CPU, convolutions are folded into 2-D ones
-(decision 12 of the [design](design.md)), with work space of their own, and `--remat` saves nothing, since XLA merges
-there what was to be computed again with the first computation. On the device that matters, run the same command:
+The memory is that of the program for this device and no other: on a CPU, `--remat` saves nothing, since XLA merges
+there what was to be computed again with the first computation. The convolutions are direct ones, as they are on a GPU
+and a TPU; without `--conv=direct`, those of a CPU are folded into 2-D ones (decision 12 of the [design](design.md)),
+which takes work space of their own and up to four times as long to compile. On the device that matters, run the same
+command:
 
 ```
 {command}
@@ -163,8 +167,9 @@ def _caption(line: Mapping[str, Any]) -> str:
     versions = ", ".join(f"{name} {line['versions'][name]}" for name in ("jaxvid", "jax", "jaxlib", "flax"))
     how = "recomputed in the backward pass" if line["remat"] else "kept for the backward pass"
     return (
-        f"{line['batch_size']} clips, {line['dtype']}, activations {how}, {line['num_classes']} classes, SGD with "
-        f"momentum, one device: {device_name(line)}, {line['cores']:g} cores; {versions}."
+        f"{line['batch_size']} clips, {line['dtype']}, activations {how}, convolutions: {line['conv']}, "
+        f"{line['num_classes']} classes, SGD with momentum, one device: {device_name(line)}, {line['cores']:g} cores; "
+        f"{versions}."
     )
 
 

@@ -34,6 +34,7 @@ def step_cost(
     batch_size: int = BATCH_SIZE,
     dtype: str = "float32",
     remat: bool = False,
+    conv: str = "auto",
     num_classes: int = NUM_CLASSES,
     **options: Any,
 ) -> dict[str, Any]:
@@ -61,6 +62,7 @@ def step_cost(
       batch_size: clips, all on this one device.
       dtype: of the activations.
       remat: whether the backward pass computes activations again; a CPU's compiler merges them with the first ones.
+      conv: formulation of the convolutions; ``"auto"`` is folded into 2-D ones on a CPU and direct elsewhere.
       num_classes: outputs.
       **options: of the network, as :func:`jaxvid.models.build` takes them.
 
@@ -73,7 +75,7 @@ def step_cost(
     if batch_size < 1:
         raise ValueError(f"batch_size must be >= 1, received batch_size={batch_size}.")
     clip = training_clip_of(name) if clip is None else clip
-    model = models.build(name, num_classes, dtype=dtype, remat=remat, **options)
+    model = models.build(name, num_classes, dtype=dtype, remat=remat, conv=conv, **options)
     step, state, batch = _abstract_step(model, clip, batch_size)
     compilations = count_compilations()
     started, hits = time.process_time(), compilations.cache_hits
@@ -83,7 +85,9 @@ def step_cost(
     finished = time.process_time()
     return {
         "benchmark": "step_cost",
-        **question(name, clip=clip, batch_size=batch_size, dtype=dtype, remat=remat, num_classes=num_classes),
+        **question(
+            name, clip=clip, batch_size=batch_size, dtype=dtype, remat=remat, conv=conv, num_classes=num_classes
+        ),
         "params": sum(leaf.size for leaf in jax.tree.leaves(state.params)),
         "parameter_bytes": _nbytes(state.params),
         "state_bytes": _nbytes((state.params, state.opt_state, state.batch_stats)),
@@ -102,6 +106,7 @@ def question(
     batch_size: int = BATCH_SIZE,
     dtype: str = "float32",
     remat: bool = False,
+    conv: str = "auto",
     num_classes: int = NUM_CLASSES,
 ) -> dict[str, Any]:
     """The part of a line that says what was compiled; the arguments are those of :func:`step_cost`."""
@@ -111,6 +116,7 @@ def question(
         "batch_size": batch_size,
         "dtype": dtype,
         "remat": remat,
+        "conv": conv,
         "num_classes": num_classes,
     }
 

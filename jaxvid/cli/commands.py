@@ -162,7 +162,7 @@ def list_models(options: argparse.Namespace, overrides: dict[str, str]) -> int:
     """Prints the networks, or what training them takes."""
     if options.cost:
         return _print_costs(options)
-    given = [f"--{name}" for name in ("batch_size", "dtype", "remat", "resume") if getattr(options, name)]
+    given = [f"--{name}" for name in ("batch_size", "dtype", "conv", "remat", "resume") if getattr(options, name)]
     if given:
         raise UsageError(f"{given[0]} belongs to 'jaxvid models --cost', received it without --cost.")
     from jaxvid.models import cards
@@ -182,7 +182,7 @@ def _print_costs(options: argparse.Namespace) -> int:
     from jaxvid.progress import RichProgress
 
     # An option that was not given is the function's own default.
-    chosen = {name: value for name in ("batch_size", "dtype") if (value := getattr(options, name)) is not None}
+    chosen = {name: value for name in ("batch_size", "dtype", "conv") if (value := getattr(options, name)) is not None}
     with RichProgress() as progress:
         lines = cost_table.cost_lines(
             options.names or None,

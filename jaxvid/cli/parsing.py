@@ -173,6 +173,7 @@ def _build_parser() -> argparse.ArgumentParser:
     )
     models.add_argument("--batch_size", type=int, metavar="N", help="--cost: clips on the device (default: 8)")
     models.add_argument("--dtype", metavar="NAME", help="--cost: of the activations (default: float32)")
+    models.add_argument("--conv", metavar="NAME", help="--cost: auto, direct, folded (default: auto)")
     models.add_argument("--remat", action="store_true", help="--cost: activations are computed again, not kept")
     models.add_argument("--resume", metavar="FILE.jsonl", help="--cost: take finished lines from here, add new ones")
 

@@ -45,7 +45,7 @@ def test_markdown_and_text_show_the_same_row():
 
 def test_the_machine_and_the_question_stand_above_the_table():
     text = "\n".join(cost_table.to_markdown([line("i3d", remat=True, batch_size=3, cpu="A processor", device="cpu")]))
-    assert "3 clips, float32, activations recomputed in the backward pass, 400 classes, SGD with momentum" in text
+    assert "3 clips, float32, activations recomputed in the backward pass, convolutions: auto, 400 classes" in text
     assert "one device: A processor" in text
     assert "`i3d` 64x224x224 (Carreira & Zisserman 2017, table 1)" in text
 
@@ -73,7 +73,7 @@ def test_a_stopped_run_goes_on_where_it_was(compiled, tmp_path):
     assert rows[1] == first[0]
 
 
-@pytest.mark.parametrize("other", [{"batch_size": 4}, {"dtype": "bfloat16"}, {"remat": True}])
+@pytest.mark.parametrize("other", [{"batch_size": 4}, {"dtype": "bfloat16"}, {"remat": True}, {"conv": "direct"}])
 def test_another_question_is_compiled_anew(other, compiled, tmp_path):
     path = tmp_path / "cost.jsonl"
     list(cost_table.cost_lines(["x3d_s"], resume=path))
