@@ -182,22 +182,60 @@ def test_evaluation(model, drawn, jit):
     np.testing.assert_allclose(near, logits, rtol=0, atol=0.15 * spread)
 
 
+PROMISED = 0.01  # a fall of the loss so small that it is the gradient's
+STEP = 0.03  # of each array's norm
+
+
+def _directions(params, gradients):
+    """Per block its gradients, each scaled to the norm of its parameter, and how fast the loss falls along them."""
+    scaled = jax.tree.map(lambda p, g: np.float64(g) * (np.linalg.norm(p) / np.linalg.norm(g)), params, gradients)
+    return scaled, {block: _dot(scaled[block], gradients[block]) for block in params}
+
+
+def _dot(a, b):
+    return sum(np.vdot(x, np.float64(y)) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
+
+
+def _descend(params, directions, steps):
+    """The parameters after a step of a length of its own for each block."""
+    return {
+        block: jax.tree.map(lambda p, d, block=block: np.float32(p - steps[block] * d), tree, directions[block])
+        for block, tree in params.items()
+    }
+
+
 @every_network
 def test_training(model, drawn, jit):
-    """Every parameter has a finite gradient that is not 0, and every running statistic moves."""
+    """Every parameter has a finite gradient that is not 0, every running statistic moves, and the loss falls.
+
+    A small step lets it fall by what the gradient promises, to which every block contributes alike; a few large ones by
+    a quarter at least.
+    """
     variables, video = drawn(model, VIDEO[1:4]), _video(model)
 
     def loss(params):
         logits, state = model.apply(variables | {"params": params}, video, train=True, mutable=["batch_stats"])
         return -jax.nn.log_softmax(logits)[jnp.arange(2), jnp.array([1, 3])].mean(), state["batch_stats"]
 
-    (value, statistics), gradients = jit(jax.value_and_grad(loss, has_aux=True))(variables["params"])
-    assert np.isfinite(value)
+    run = jit(jax.value_and_grad(loss, has_aux=True))
+    params = variables["params"]
+    (first, statistics), gradients = run(params)
+    assert np.isfinite(first)
     for path, gradient in jax.tree_util.tree_leaves_with_path(gradients):
         assert np.all(np.isfinite(gradient)), path
         assert np.any(gradient != 0), path
     moved = jax.tree.map(lambda old, new: not np.array_equal(old, new), variables["batch_stats"], statistics)
     assert all(jax.tree.leaves(moved))
+
+    directions, slopes = _directions(params, gradients)
+    near = _descend(params, directions, {block: PROMISED / len(slopes) / slope for block, slope in slopes.items()})
+    promised = _dot(jax.tree.map(lambda old, new: np.float64(old) - new, params, near), gradients)  # as rounded
+    assert first - run(near)[0][0] == pytest.approx(promised, rel=0.1)
+    for _ in range(3):
+        params = _descend(params, directions, dict.fromkeys(params, STEP))
+        (last, _), gradients = run(params)
+        directions, _ = _directions(params, gradients)
+    assert last < 0.75 * first
 
 
 def test_identity_start_lets_every_recurrence_learn(jit):
