@@ -143,7 +143,12 @@ PRINTED: Mapping[str, Printed] = MappingProxyType(
         "mtnet_m": Printed("25.8", "8.8", THESIS_MT, f"parameters are 6.0 M; {_NOT_MET} (table 7.1: 14.12)"),
         "mtnet_l": Printed("50.1", "17.6", THESIS_MT, f"parameters are 10.9 M; {_NOT_MET} (table 7.1: 20.82)"),
         "x3d_xl": Printed("11.0", "48.4", THESIS_MT, "GFLOPs are multiply-adds at 16x356x356"),
-        "slowfast_r50_4x16": Printed("34.48", None, ZOO_PTV),
+        "slowfast_r50_4x16": Printed(
+            "34.48",
+            "36.69",
+            ZOO_PTV,
+            f"{_NOT_MET}; the multiply-adds at 32x256x256 are 36.10 (thesis, table 5.2: 34.4 and 39.8)",
+        ),
         "slowfast_r50_8x8": Printed(
             "34.57", "65.71", ZOO_PTV, f"{_AT_TEST} (thesis, table 5.1: 34.4 and 65.7; 34.4 are slowfast_r50_4x16's)"
         ),
