@@ -35,7 +35,8 @@ def key(name: str, model: MTNetReference, path: tuple[str, ...]) -> str:
 
 
 _SHORT, _LONG = "norm_short.weight", "norm_long.weight"
-_LAST = "layer4.", ".conv3."  # in the names of the convolutions that make the channels of the last stage
+_LAST = "layer4."  # the last stage, whose channels these convolutions make
+_MAKING = (".conv3.", ".downsample.")
 _GROWTH = 8  # those are so many times ``width``, which is a multiple of every size's groups
 
 
@@ -46,11 +47,13 @@ def width_and_delta(arrays: Mapping[str, Any]) -> dict[str, int | float]:
     all deltas that give every convolution its channels, the fraction of the least denominator is returned.
     """
     streams = {key.removesuffix(_SHORT): _channels(arrays, key.removesuffix(_SHORT)) for key in arrays if _SHORT in key}
-    last = Counter(both for key, both in streams.items() if all(part in key for part in _LAST))
+    last = Counter(
+        both for key, both in streams.items() if all(both) and key.startswith(_LAST) and key.endswith(_MAKING)
+    )
     # By the majority, so that a damaged one is named beside the shape it should have.
     short, long = last.most_common(1)[0][0] if last else (0, 0)
     width, odd = divmod(short + long, _GROWTH)
-    if odd or not short or not long:
+    if odd or not last:
         return {}
     whole, seen = short + long, Counter(streams.values())
     fractions = [-(-short * d // whole) / d for d in range(2, whole + 1)]
