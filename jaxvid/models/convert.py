@@ -19,6 +19,8 @@ from jaxvid.models import names_torchvision
 from jaxvid.models.cost import variable_shapes
 from jaxvid.models.csn import CSN
 from jaxvid.models.i3d import I3D
+from jaxvid.models.mtnet_reference import MTNetReference
+from jaxvid.models.names_mtnet import width_and_delta
 from jaxvid.models.names_tsn import num_frames
 from jaxvid.models.resnet import ResNet3D
 from jaxvid.models.schemes import Scheme
@@ -106,8 +108,8 @@ def convert(
       inflate: a 2-D kernel becomes a 3-D one: it is repeated along time and divided by the number of its frames, so
         that a video of equal frames gives what the image gave (Carreira and Zisserman 2017, section 2.4).
       **options: those of :func:`jaxvid.models.build` that change shapes. What is not given is read from the arrays:
-        ``width`` (but for the networks whose numbers of channels are rounded), ``fusion_frames`` of a SlowFast, and of
-        an SRTG ``cell`` and ``num_layers``; ``expansion`` and ``placement`` are not.
+        ``width`` (but for the networks whose numbers of channels are rounded), ``fusion_frames`` of a SlowFast,
+        ``delta`` of an MTNet, and of an SRTG ``cell`` and ``num_layers``; ``expansion`` and ``placement`` are not.
 
     Returns:
       A :class:`Converted`.
@@ -228,6 +230,8 @@ def _inferred_options(
         fusion = given.get(scheme.key(name, model, ("params", "stage1", "fusion", "conv", "kernel")))
         if fusion is not None and len(fusion.shape) == 5:
             found["fusion_frames"] = fusion.shape[2]
+    if isinstance(model, MTNetReference):
+        found |= width_and_delta(given)
     recurrent = {key.partition(".sar.")[2] for key in given if ".sar." in key}
     if name.startswith("srtg_") and recurrent:
         cells = {key.partition(".")[0] for key in recurrent}

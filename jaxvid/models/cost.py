@@ -17,7 +17,15 @@ if TYPE_CHECKING:
 
 
 def variable_shapes(model: nn.Module, clip: Size3 = (16, 32, 32)) -> Any:
-    """The shapes and dtypes of a network's variables, ``{"params": ..., "batch_stats": ...}``; nothing is computed."""
+    """The shapes and dtypes of a network's variables, ``{"params": ..., "batch_stats": ...}``; nothing is computed.
+
+    A network is traced once per clip and process: a second, or several, are saved where it is asked for again.
+    """
+    return jax.tree.map(lambda leaf: leaf, _traced_shapes(model, tuple(clip)))  # containers of the caller's own
+
+
+@functools.lru_cache(maxsize=128)
+def _traced_shapes(model: nn.Module, clip: Size3) -> Any:
     return jax.eval_shape(functools.partial(model.init, train=False), jax.random.key(0), _video(clip))
 
 
@@ -51,9 +59,10 @@ def count_macs(model: nn.Module, clip: Size3) -> int:
     >>> round(count_macs(models.build("r3d_18", num_classes=400), (16, 224, 224)) / 1e9, 3)
     25.305
     """
+    shapes = variable_shapes(model, clip)  # those of every formulation
     if hasattr(model, "conv"):
         model = model.clone(conv="direct")
-    jaxpr = jax.make_jaxpr(functools.partial(model.apply, train=False))(variable_shapes(model, clip), _video(clip))
+    jaxpr = jax.make_jaxpr(functools.partial(model.apply, train=False))(shapes, _video(clip))
     return macs_of_jaxpr(jaxpr.jaxpr)
 
 

@@ -84,15 +84,18 @@ _MULTIPLY_ADDS = "GFLOPs are multiply-adds"
 _AT_TEST = "GFLOPs are multiply-adds at 32x256x256"
 _WITHOUT_BN = "parameters are without those of BN"
 _NOT_MET = "GFLOPs not reproduced by any way of counting"
+_AT_1000 = f"{_MULTIPLY_ADDS}; parameters are with 1000 classes"
 
 PRINTED: Mapping[str, Printed] = MappingProxyType(
     {
         "r3d_34": Printed("63.7", "26.6", THESIS, "GFLOPs are near the multiply-adds of r3d_50"),
-        "r3d_50": Printed("36.7", "52.6", THESIS, _DOUBLE),
+        "r3d_50": Printed("36.7", "52.6", THESIS, f"{_DOUBLE} (table 5.2: 53.2)"),
         "r3d_101": Printed("69.1", "78.0", THESIS, _DOUBLE),
         "r2plus1d_34": Printed("61.8", "37.8", THESIS, _NOT_MET),
-        "r2plus1d_50": Printed("34.8", "83.3", THESIS, "GFLOPs are twice the multiply-adds of r2plus1d_50_hara"),
-        "r2plus1d_101": Printed("67.2", "163.0", THESIS, _NOT_MET),
+        "r2plus1d_50": Printed(
+            "34.8", "83.3", THESIS, "GFLOPs are twice the multiply-adds of r2plus1d_50_hara (table 5.2: 38.8 and 56.0)"
+        ),
+        "r2plus1d_101": Printed("67.2", "163.0", THESIS, f"{_NOT_MET} (table 5.1, of another code: 63.6 and 152)"),
         "wide_r3d_50": Printed("140.9", "168.6", THESIS_CR, _DOUBLE),
         "srtg_r3d_34": Printed("83.8", "26.6", THESIS, "GFLOPs are near the multiply-adds of srtg_r3d_50"),
         "srtg_r3d_50": Printed("56.9", "52.7", THESIS, _DOUBLE),
@@ -127,18 +130,28 @@ PRINTED: Mapping[str, Printed] = MappingProxyType(
             "(thesis: 12.0 and 108.0; the multiply-adds at 64x224x224 are 111.2)",
         ),
         "mfnet": Printed(
-            "8.0", "11.1", THESIS, f"{_MULTIPLY_ADDS} (Class Regularization: 8.03 and 22.7, near twice as many)"
+            "8.0",
+            "11.1",
+            THESIS,
+            f"{_MULTIPLY_ADDS} (table 5.2: 22.5, Class Regularization: 8.03 and 22.7, near twice as many)",
         ),
         "x3d_xs": Printed("3.8", "0.60", ZOO, _MULTIPLY_ADDS),
         "x3d_s": Printed("3.8", "1.96", ZOO, _MULTIPLY_ADDS),
         "x3d_m": Printed("3.8", "4.73", ZOO, f"{_MULTIPLY_ADDS} (thesis: 6.2, at 16x256x256)"),
         "x3d_l": Printed("6.2", "18.37", ZOO, f"{_MULTIPLY_ADDS} (thesis: 24.8, at 16x356x356)"),
-        "mtnet_s": Printed("25.8", "5.8", THESIS_MT, f"parameters are 6.0 M; {_NOT_MET}"),
-        "mtnet_m": Printed("25.8", "8.8", THESIS_MT, f"parameters are 6.0 M; {_NOT_MET}"),
-        "mtnet_l": Printed("50.1", "17.6", THESIS_MT, f"parameters are 10.9 M; {_NOT_MET}"),
+        "mtnet_s": Printed("25.8", "5.8", THESIS_MT, f"parameters are 6.0 M; {_NOT_MET} (table 7.1: 11.30)"),
+        "mtnet_m": Printed("25.8", "8.8", THESIS_MT, f"parameters are 6.0 M; {_NOT_MET} (table 7.1: 14.12)"),
+        "mtnet_l": Printed("50.1", "17.6", THESIS_MT, f"parameters are 10.9 M; {_NOT_MET} (table 7.1: 20.82)"),
         "x3d_xl": Printed("11.0", "48.4", THESIS_MT, "GFLOPs are multiply-adds at 16x356x356"),
-        "slowfast_r50_4x16": Printed("34.48", None, ZOO_PTV),
-        "slowfast_r50_8x8": Printed("34.57", "65.71", ZOO_PTV, _AT_TEST),
+        "slowfast_r50_4x16": Printed(
+            "34.48",
+            "36.69",
+            ZOO_PTV,
+            f"{_NOT_MET}; the multiply-adds at 32x256x256 are 36.10 (thesis, table 5.2: 34.4 and 39.8)",
+        ),
+        "slowfast_r50_8x8": Printed(
+            "34.57", "65.71", ZOO_PTV, f"{_AT_TEST} (thesis, table 5.1: 34.4 and 65.7; 34.4 are slowfast_r50_4x16's)"
+        ),
         "slowfast_r101_8x8": Printed(
             "62.83", "127.20", ZOO_PTV, f"{_AT_TEST}; parameters are those with fusion_frames=5, ours has 7"
         ),
@@ -158,6 +171,18 @@ PRINTED: Mapping[str, Printed] = MappingProxyType(
         "tsm_r50": Printed("24.3", "65", THESIS_MT, _MULTIPLY_ADDS),
         "tam_r50": Printed("25.6", "86", THESIS_MT, _MULTIPLY_ADDS),
         "u2s_resnet_50": Printed(None, "60.77", U2S, f"{_NOT_MET}; the multiply-adds are 4 % more"),
+        "resnet2d_18": Printed("11.689512", "1.814", TORCHVISION, _AT_1000),
+        "resnet2d_34": Printed("21.797672", "3.664", TORCHVISION, _AT_1000),
+        "resnet2d_50": Printed("25.557032", "4.089", TORCHVISION, _AT_1000),
+        "resnet2d_101": Printed("44.549160", "7.801", TORCHVISION, _AT_1000),
+        "resnet2d_152": Printed("60.192808", "11.514", TORCHVISION, _AT_1000),
+        "resnext2d_50_32x4d": Printed("25.028904", "4.23", TORCHVISION, _AT_1000),
+        "resnext2d_101_32x8d": Printed("88.791336", "16.414", TORCHVISION, _AT_1000),
+        "wide_resnet2d_50_2": Printed("68.883240", "11.398", TORCHVISION, _AT_1000),
+        "densenet2d_121": Printed("7.978856", "2.834", TORCHVISION, _AT_1000),
+        "densenet2d_161": Printed("28.681000", "7.728", TORCHVISION, _AT_1000),
+        "densenet2d_169": Printed("14.149480", "3.36", TORCHVISION, _AT_1000),
+        "densenet2d_201": Printed("20.013928", "4.291", TORCHVISION, _AT_1000),
     }
 )
 """Name -> what the papers print. Parameters that need no remark agree with ours to the printed digits."""

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections import Counter
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from jaxvid.models.schemes import RECURRENT_LEAVES, TORCH_LEAVES
+from jaxvid.nn.mtconv_reference import split_streams
 
 if TYPE_CHECKING:
     from jaxvid.models.mtnet_reference import MTNetReference
@@ -29,3 +32,37 @@ def key(name: str, model: MTNetReference, path: tuple[str, ...]) -> str:
         return f"{prefix}.{TORCH_LEAVES[leaf]}"
     kind, layer = leaf.rsplit("_", 1)
     return f"{prefix}.op.{RECURRENT_LEAVES[kind]}_l{layer}"
+
+
+_SHORT, _LONG = "norm_short.weight", "norm_long.weight"
+_LAST = "layer4."  # the last stage, whose channels these convolutions make
+_MAKING = (".conv3.", ".downsample.")
+_GROWTH = 8  # those are so many times ``width``, which is a multiple of every size's groups
+
+
+def width_and_delta(arrays: Mapping[str, Any]) -> dict[str, int | float]:
+    """The options ``width`` and ``delta`` that arrays of these names tell; none where they do not tell both.
+
+    The streams of the last stage have ``8 width`` channels together, ``floor(delta 8 width)`` of them the short one. Of
+    all deltas that give every convolution its channels, the fraction of the least denominator is returned.
+    """
+    streams = {key.removesuffix(_SHORT): _channels(arrays, key.removesuffix(_SHORT)) for key in arrays if _SHORT in key}
+    last = Counter(
+        both for key, both in streams.items() if all(both) and key.startswith(_LAST) and key.endswith(_MAKING)
+    )
+    # By the majority, so that a damaged one is named beside the shape it should have.
+    short, long = last.most_common(1)[0][0] if last else (0, 0)
+    width, odd = divmod(short + long, _GROWTH)
+    if odd or not last:
+        return {}
+    whole, seen = short + long, Counter(streams.values())
+    fractions = [-(-short * d // whole) / d for d in range(2, whole + 1)]
+    delta = max(fractions, key=lambda f: sum(n for both, n in seen.items() if split_streams(sum(both), f) == both))
+    return {"width": width, "delta": delta}
+
+
+def _channels(arrays: Mapping[str, Any], module: str) -> tuple[int, int]:
+    """Of the short stream and of the long one, behind one convolution; 0 where its array is absent or no vector."""
+    shapes = [arrays[key].shape if (key := module + end) in arrays else () for end in (_SHORT, _LONG)]
+    short, long = (shape[0] if len(shape) == 1 else 0 for shape in shapes)
+    return short, long

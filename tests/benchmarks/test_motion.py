@@ -111,6 +111,7 @@ def test_nothing_to_measure_is_refused(change, name, recipe, tmp_path):
         next(bench_motion(recipe, workdir=tmp_path, **change))
 
 
+@pytest.mark.slow
 def test_real_runs_are_trained_once_and_measured_again(recipe, tmp_path):
     root = make_motion(tmp_path / "motion", num_train_per_class=2, num_val_per_class=1, num_workers=0)
     options = {"models": ("r3d_18",), "seeds": (3,), "overrides": {"data.root": str(root)}}

@@ -30,9 +30,9 @@ for _row in _ROWS:
 
 def _param(row):
     name, size = _NAMES[row["tag"]], row["shape"][-1]
-    # Deep networks are traced at one size only, unless slow tests are asked for.
-    deep = (("_101" in name or "_152" in name or "slowfast" in name) and size != 224) or name == "x3d_l"
-    deep = deep or "mtnet" in name or name == "x3d_xl"
+    # Shallow networks are traced, and at one size only, unless slow tests are asked for.
+    again = row is not next(first for first in _ROWS if _NAMES.get(first["tag"]) == name)
+    deep = again or any(part in name for part in ("_101", "_r101", "_152", "mtnet", "x3d_l", "x3d_xl"))
     return pytest.param(name, row, id=f"{name}-{size}", marks=pytest.mark.slow if deep else ())
 
 

@@ -16,7 +16,7 @@ NETWORKS = [
     ("r3d_50", "r3d_50"),
     ("r2plus1d_34", "r2plus1d_34"),
     pytest.param("wide_r3d_50", "wide_r3d50_2", marks=pytest.mark.slow),  # 141 million parameters
-    ("srtg_r3d_34", "srtg_r3d_34"),
+    pytest.param("srtg_r3d_34", "srtg_r3d_34", marks=pytest.mark.slow),
     pytest.param("srtg_r2plus1d_50", "srtg_r2plus1d_50", marks=pytest.mark.slow),
     ("x3d_s", "x3d_s"),
     pytest.param("i3d", "i3d_piergiaj", marks=pytest.mark.slow),  # a minute of compilation between them

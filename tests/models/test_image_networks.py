@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from jaxvid import models
-from jaxvid.models import cards, cost
+from jaxvid.models import cards, cost, figures
 from jaxvid.models.convert import convert_state_dict, torch_key
 
 # Of torchvision's networks at 1000 classes.
@@ -39,6 +39,8 @@ def _unless_deep(name):
 @pytest.mark.parametrize("name", [_unless_deep(name) for name in PARAMETERS])
 def test_parameters_are_torchvisions(name):
     assert cost.count_parameters(models.build(name, 1000), IMAGE) == PARAMETERS[name]
+    if name != "resnext2d_101_32x4d":  # torchvision has no weights of it
+        assert figures.PRINTED[name].params == f"{PARAMETERS[name] / 1e6:.6f}"
     assert cards.clip_of(name) == cards.clip_of(f"srtg_{name}") == (1, 224, 224)
 
 

@@ -9,10 +9,12 @@ import pytest
 
 from jaxvid import models
 from jaxvid.models import cost
-from jaxvid.models.convert import convert_state_dict, torch_key
+from jaxvid.models.convert import convert, convert_state_dict, torch_key
 from jaxvid.models.delta_law import DELTAS, PRINTED
 from jaxvid.models.mtnet_reference import MTBlockReference, _pad_to_even, round_up, windows_of_streams
+from jaxvid.models.names_mtnet import width_and_delta
 from jaxvid.nn import BatchNorm, Conv3D
+from jaxvid.nn.mtconv_reference import split_streams
 
 BLOCKS = ("stem", "stage1", "stage2", "stage3", "stage4", "head")
 
@@ -176,6 +178,43 @@ def test_weights_of_another_network_are_refused(hashed_arrays):
         convert_state_dict("mtnet_ref_xs", arrays, width=4, delta=0.5)
     with pytest.raises(TypeError, match="received MTNet"):
         torch_key("mtnet_s", models.build("mtnet_s", 5), ("params", "head", "classifier", "kernel"))
+
+
+@pytest.mark.parametrize(
+    ("name", "width", "delta"),
+    [
+        ("mtnet_ref_xs", 6, 0.7),
+        pytest.param("mtnet_ref_xs_g8", 16, 0.5, marks=pytest.mark.slow),
+    ],
+)
+def test_width_and_delta_are_those_of_the_arrays(name, width, delta, shapes_of):
+    model = models.build(name, 3, width=width, delta=delta)
+    arrays = {key: np.zeros(shape, np.float32) for key, shape in shapes_of(name, model).items()}
+    done = convert(name, arrays)
+    assert done.options == {"width": width, "delta": delta}
+    assert jax.tree.map(np.shape, done.variables) == jax.tree.map(np.shape, dict(cost.variable_shapes(model)))
+    with pytest.raises(ValueError, match=r"\(ours: .*\), received \("):
+        convert(name, arrays, delta=0.25)
+    # A damaged vector does not mislead; without its name the arrays tell nothing.
+    damaged = arrays | {"layer4.0.conv3.norm_short.weight": np.zeros(31)}
+    found, whole = width_and_delta(damaged), 8 * width
+    assert (found["width"], split_streams(whole, found["delta"])) == (width, split_streams(whole, delta))
+    assert width_and_delta({}) == width_and_delta({"layer4.0.conv3.norm_short.weight": np.zeros(8)}) == {}
+
+
+@pytest.mark.parametrize("delta", [1 / 16, 1 / 8, 0.3, 1 / 3, 0.5, 0.7, 0.875, 0.9])
+def test_a_delta_that_gives_the_same_channels_is_found(delta):
+    """The fraction of the least denominator: what the builder was given, if that was a simple one."""
+    splits = {f"layer{i}.0.conv3": split_streams(64 * 2 ** (i - 1), delta) for i in (1, 2, 3, 4)}
+    arrays = {
+        f"{key}.norm_{stream}.weight": np.zeros(count)
+        for key, counts in splits.items()
+        for stream, count in zip(("short", "long"), counts, strict=True)
+    }
+    found = width_and_delta(arrays)
+    assert found["width"] == 64
+    assert found["delta"] == pytest.approx(delta)
+    assert all(split_streams(sum(counts), found["delta"]) == counts for counts in splits.values())
 
 
 def test_channels_are_rounded_to_the_groups():

@@ -67,7 +67,9 @@ def test_evaluation_equals_the_authors(name, golden, video_from_torch, jit):
     np.testing.assert_allclose(pooled, np.moveaxis(stored["act_eval.pool"], 1, -1), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", list(TRAINING))
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name == "srtg_r3d_50" else pytest.mark.slow) for name in TRAINING]
+)
 def test_training_equals_the_authors(name, golden, video_from_torch, jit):
     model, variables, stored = _network(name, golden)
     logits_tolerance, typical, gradient_tolerance = TRAINING[name]

@@ -101,6 +101,17 @@ def test_average_by_hand_and_bfloat16_sums_in_float32():
     assert ops.avg_pool3d(ones, (1, 32, 32)).item() == 1.0
 
 
+def test_a_large_window_is_summed_axis_by_axis():
+    x = jax.random.normal(jax.random.key(0), (1, 5, 7, 9, 2))
+    options = (3, 4, 6), (2, 3, 1), ((1, 1), (0, 2), (4, 1))
+    expected = ops.avg_pool3d_reference(x, *options)
+    cotangent = jax.random.normal(jax.random.key(1), expected.shape)
+    received, pulled = value_and_pull(lambda x: ops.avg_pool3d(x, *options), x, cotangent)
+    np.testing.assert_allclose(received, expected, rtol=1e-5, atol=1e-6)
+    gradient = value_and_pull(lambda x: ops.avg_pool3d_reference(x, *options), x, cotangent)[1]
+    np.testing.assert_allclose(pulled, gradient, rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize("train", [False, True])
 @pytest.mark.parametrize("case", ["after the stem", "no padding", "subsample"])
 def test_stochastic_pooling_equals_its_reference(case, train):

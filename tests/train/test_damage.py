@@ -99,7 +99,7 @@ def by_path(root, file):
     return named
 
 
-@pytest.mark.parametrize("num_workers", [0, 2])
+@pytest.mark.parametrize("num_workers", [0, pytest.param(2, marks=pytest.mark.slow)])
 def test_training_goes_on_and_each_bad_file_is_named_once(num_workers, run, root):
     result = run(num_workers)
     assert result.finished
@@ -111,7 +111,7 @@ def test_training_goes_on_and_each_bad_file_is_named_once(num_workers, run, root
         assert noted[name]["split"] == name.split("/")[0]
 
 
-@pytest.mark.parametrize("num_workers", [0, 2])
+@pytest.mark.parametrize("num_workers", [0, pytest.param(2, marks=pytest.mark.slow)])
 def test_the_validation_set_keeps_its_size(num_workers, run):
     result = run(num_workers)
     assert (result.metrics["num_clips"], result.metrics["num_missing"]) == (40, 2)
@@ -125,6 +125,7 @@ def test_damaged_clips_stay_in_their_batches_and_train_nothing(run):
     assert all(np.isfinite([line["loss"], line["grad_norm"]]).all() for line in lines)
 
 
+@pytest.mark.slow
 def test_the_number_of_workers_changes_nothing(run):
     keys = ("step", "batch_sha256", "loss", "grad_norm")
     lines = [read_jsonl(run(num_workers).workdir / "metrics.jsonl") for num_workers in (0, 2)]

@@ -113,6 +113,7 @@ def test_a_batch_of_training_that_does_not_fit_the_devices_is_refused_before_any
     assert not (tmp_path / "metrics.jsonl").exists()
 
 
+@pytest.mark.slow
 def test_a_batch_of_evaluation_fits_any_number_of_devices(tiny, tmp_path):
     fields = {"train.batch_size": 9, "eval.batch_size": 4, "train.max_steps": 1}
     three = train(tiny(**fields, **{"train.mesh": (("data", 3),)}), tmp_path / "three")
