@@ -20,7 +20,6 @@ def get_config(sets: str = "both"):
         raise ValueError(f"the argument must be set1, set2 or both, received {sets!r}.")
     config = jaxvid_config.base()
     config.model.name = "i3d"
-    config.model.dropout = 0.5
     config.finetune.weights = "runs/i3d_k400"
     config.finetune.trainable = ("head",)
     config.finetune.draws = 6
@@ -36,11 +35,11 @@ def get_config(sets: str = "both"):
     config.data.mean = config.data.std = (0.5, 0.5, 0.5)
     config.optimizer.name = "adamw"
     config.optimizer.learning_rate = 1e-2
-    config.optimizer.weight_decay = 1e-2
-    config.train.num_epochs = 60.0
+    config.optimizer.weight_decay = 1.0
+    config.train.num_epochs = 120.0
     config.train.batch_size = 18
     config.train.tensorboard = False
-    config.eval.every_epochs = 60.0
+    config.eval.every_epochs = 120.0
     config.eval.num_crops = 3  # the videos are up to 2.3 times as wide as high
     config.eval.short_side = 164
     config.eval.crop_size = 160

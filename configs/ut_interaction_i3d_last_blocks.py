@@ -19,8 +19,8 @@ def get_config(sets: str = "both"):
     config = runpy.run_path(str(_HEAD))["get_config"](sets)
     config.finetune.weights = "runs/ut-i3d-head/{fold}"
     config.finetune.trainable = ("stage4", "head")
-    config.optimizer.learning_rate = 1e-4
+    config.optimizer.learning_rate = 5e-5
     config.schedule.warmup_epochs = 1.0
-    config.train.num_epochs = 12.0
-    config.eval.every_epochs = 12.0
+    config.train.num_epochs = 10.0
+    config.eval.every_epochs = 10.0
     return config
