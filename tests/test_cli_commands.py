@@ -145,7 +145,7 @@ def costs(monkeypatch):
                 "model": name, "clip": [4, 8, 8], "parameter_bytes": 0, "state_bytes": 0, "temp_bytes": 0, "cores": 2,
                 "peak_bytes": 2**30, "instructions": 7, "code_bytes": 0, "trace_cpu_seconds": 1.0, "cpu": "A processor",
                 "compile_cpu_seconds": 2.0, "batch_size": 8, "dtype": "float32", "remat": False, "conv": "auto",
-                "num_classes": 400,
+                "optimize": True, "num_classes": 400,
                 "versions": dict.fromkeys(("jaxvid", "jax", "jaxlib", "flax"), "1.0"),
             }  # fmt: skip
 
@@ -162,16 +162,23 @@ def test_models_cost_prints_every_form(costs, capsys, tmp_path):
     assert cli.main(["models", "--cost", "i3d", "--json", "--batch_size=2", "--dtype=bfloat16"]) == 0
     assert json.loads(capsys.readouterr().out)["peak_bytes"] == 2**30
     file = str(tmp_path / "cost.jsonl")
-    assert cli.main(["models", "--cost", "i3d", "--markdown", "--remat", "--conv=direct", f"--resume={file}"]) == 0
+    assert (
+        cli.main(
+            ["models", "--cost", "i3d", "--markdown", "--remat", "--conv=direct", "--unoptimized", f"--resume={file}"]
+        )
+        == 0
+    )
     assert capsys.readouterr().out.splitlines()[-1].startswith("| i3d | 4x8x8 |")
     assert costs == [
-        (["i3d", "mfnet"], {"resume": None, "remat": False}),
-        (["i3d"], {"resume": None, "remat": False, "batch_size": 2, "dtype": "bfloat16"}),
-        (["i3d"], {"resume": file, "remat": True, "conv": "direct"}),
+        (["i3d", "mfnet"], {"resume": None, "remat": False, "optimize": True}),
+        (["i3d"], {"resume": None, "remat": False, "optimize": True, "batch_size": 2, "dtype": "bfloat16"}),
+        (["i3d"], {"resume": file, "remat": True, "optimize": False, "conv": "direct"}),
     ]
 
 
-@pytest.mark.parametrize("option", ["--batch_size=2", "--dtype=bfloat16", "--conv=auto", "--remat", "--resume=x.jsonl"])
+@pytest.mark.parametrize(
+    "option", ["--batch_size=2", "--dtype=bfloat16", "--conv=auto", "--remat", "--unoptimized", "--resume=x.jsonl"]
+)
 def test_what_belongs_to_the_cost_is_refused_without_it(option, capsys):
     assert cli.main(["models", option]) == 2
     error = capsys.readouterr().err

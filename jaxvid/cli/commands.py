@@ -162,7 +162,11 @@ def list_models(options: argparse.Namespace, overrides: dict[str, str]) -> int:
     """Prints the networks, or what training them takes."""
     if options.cost:
         return _print_costs(options)
-    given = [f"--{name}" for name in ("batch_size", "dtype", "conv", "remat", "resume") if getattr(options, name)]
+    given = [
+        f"--{name}"
+        for name in ("batch_size", "dtype", "conv", "remat", "unoptimized", "resume")
+        if getattr(options, name)
+    ]
     if given:
         raise UsageError(f"{given[0]} belongs to 'jaxvid models --cost', received it without --cost.")
     from jaxvid.models import cards
@@ -189,6 +193,7 @@ def _print_costs(options: argparse.Namespace) -> int:
             resume=options.resume,
             progress=progress.counting("compiling"),
             remat=options.remat,
+            optimize=not options.unoptimized,
             **chosen,
         )
         if options.json:

@@ -175,6 +175,9 @@ def _build_parser() -> argparse.ArgumentParser:
     models.add_argument("--dtype", metavar="NAME", help="--cost: of the activations (default: float32)")
     models.add_argument("--conv", metavar="NAME", help="--cost: auto, direct, folded (default: auto)")
     models.add_argument("--remat", action="store_true", help="--cost: activations are computed again, not kept")
+    models.add_argument(
+        "--unoptimized", action="store_true", help="--cost: a CPU's machine code unoptimised: as much memory, less time"
+    )
     models.add_argument("--resume", metavar="FILE.jsonl", help="--cost: take finished lines from here, add new ones")
 
     convert = _command(

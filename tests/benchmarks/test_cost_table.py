@@ -73,7 +73,9 @@ def test_a_stopped_run_goes_on_where_it_was(compiled, tmp_path):
     assert rows[1] == first[0]
 
 
-@pytest.mark.parametrize("other", [{"batch_size": 4}, {"dtype": "bfloat16"}, {"remat": True}, {"conv": "direct"}])
+@pytest.mark.parametrize(
+    "other", [{"batch_size": 4}, {"dtype": "bfloat16"}, {"remat": True}, {"conv": "direct"}, {"optimize": False}]
+)
 def test_another_question_is_compiled_anew(other, compiled, tmp_path):
     path = tmp_path / "cost.jsonl"
     list(cost_table.cost_lines(["x3d_s"], resume=path))

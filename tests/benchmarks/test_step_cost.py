@@ -69,6 +69,13 @@ def test_memory_grows_with_clips_and_frames():
     assert len({line["state_bytes"] for line in found.values()}) == 1
 
 
+def test_unoptimised_machine_code_is_the_same_program(plain):
+    unoptimised = small(optimize=False)
+    for name in ("peak_bytes", "temp_bytes", "instructions", "flops"):
+        assert unoptimised[name] == plain[name]
+    assert not unoptimised["optimize"]
+
+
 @pytest.mark.gpu
 def test_remat_needs_less_memory_and_more_work():
     """Not on a CPU: there XLA merges what was to be computed again with the first computation."""
