@@ -172,8 +172,8 @@ def _caption(line: Mapping[str, Any]) -> str:
     code = "" if line["optimize"] else "machine code unoptimised, "
     return (
         f"{line['batch_size']} clips, {line['dtype']}, activations {how}, convolutions: {line['conv']}, "
-        f"{code}{line['num_classes']} classes, SGD with momentum, one device: {device_name(line)}, {line['cores']:g} cores; "
-        f"{versions}."
+        f"{code}{line['num_classes']} classes, SGD with momentum, one device: {device_name(line)}, "
+        f"{line['cores']:g} cores; {versions}."
     )
 
 
