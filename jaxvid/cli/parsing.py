@@ -44,7 +44,7 @@ _EXAMPLES = {
   jaxvid models --json
   jaxvid models --markdown
   jaxvid models --cost r3d_18 srtg_r3d_18 --batch_size=16           memory and work of compiling one training step
-  jaxvid models --cost --resume=cost.jsonl --markdown > cost.md     of every network, which takes an hour or two
+  jaxvid models --cost --conv=direct --unoptimized --resume=cost.jsonl --markdown > cost.md   of every network: an hour
 """,
     "data": """examples:
   jaxvid data make motion --root=data/motion
