@@ -29,16 +29,24 @@ def shuffled(one, order, classes=None):
                   one.decoded[order], one.correct[order])  # fmt: skip
 
 
-def write(folder, right, labels=LABELS, names=None, decoded=None, classes=CLASSES):
-    """Files of an evaluation whose network is right where it says."""
-    right, labels, K = np.array(right, bool), np.array(labels, np.int32), len(classes)
+def predict(right, labels=LABELS, decoded=None, classes=CLASSES):
+    """Predictions of a network that is right where it says; elsewhere it names the next class."""
+    labels, K = np.array(labels, np.int32), len(classes)
     decoded = np.ones(len(right), bool) if decoded is None else np.array(decoded, bool)
-    guesses = np.where(right, labels, (labels + 1) % K)
+    guesses = np.where(np.array(right, bool), labels, (labels + 1) % K)
     logits = (3 * np.eye(K, dtype=np.float32)[guesses])[:, None] * decoded[:, None, None]
-    ids = np.arange(len(right), dtype=np.int32)
-    predictions = Predictions(ids, labels, decoded, logits, mean_scores(logits) * decoded[:, None])
-    names = [f"v{i}.mp4" for i in ids] if names is None else names
-    return write_report(folder, predictions, {}, list(classes), clip_names=names)["predictions.npz"]
+    scores = mean_scores(logits) * decoded[:, None]
+    return Predictions(np.arange(len(right), dtype=np.int32), labels, decoded, logits, scores)
+
+
+def write(folder, right, **options):
+    """The file of an evaluation, without the others, which take longer."""
+    found = predict(right, **options)
+    folder.mkdir(parents=True, exist_ok=True)
+    arrays = {name: getattr(found, name) for name in ("ids", "labels", "decoded", "logits", "view_scores", "scores")}
+    names = np.array([f"v{i}.mp4" for i in found.ids])
+    np.savez(folder / "predictions.npz", names=names, class_names=np.array(CLASSES), **arrays)
+    return folder / "predictions.npz"
 
 
 def test_counts_shares_and_classes_by_hand():
@@ -166,7 +174,8 @@ def test_a_set_that_is_part_of_the_other_is_refused_from_both_sides():
 def test_what_is_written_is_read_as_top1_counts_it(tmp_path):
     decoded = [1, 1, 1, 1, 1, 0, 1, 1]
     names = ["手.mp4", "two\nlines", *NAMES[2:]]
-    path = write(tmp_path / "run" / "eval", RIGHT_A, names=names, decoded=decoded)
+    predictions = predict(RIGHT_A, decoded=decoded)
+    path = write_report(tmp_path / "run" / "eval", predictions, {}, CLASSES, clip_names=names)["predictions.npz"]
     for run in (tmp_path / "run", tmp_path / "run" / "eval", path):
         one = read_judged(run)
         assert one.run == str(run)
