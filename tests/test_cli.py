@@ -13,6 +13,7 @@ from jaxvid.cli import commands
 COMMANDS = [
     ["train"],
     ["eval"],
+    ["compare"],
     ["predict"],
     ["models"],
     ["data"],

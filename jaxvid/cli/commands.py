@@ -56,6 +56,21 @@ def evaluate(options: argparse.Namespace, overrides: dict[str, str]) -> int:
     return 0
 
 
+def compare(options: argparse.Namespace, overrides: dict[str, str]) -> int:
+    """Says whether one run is better than another on the clips that both were evaluated on."""
+    from jaxvid import evaluation
+    from jaxvid.train.output import make_output_folder
+
+    found = evaluation.compare_runs(options.run_a, options.run_b)
+    folder = None if options.output is None else make_output_folder("--output", options.output)
+    print(evaluation.comparison_json(found) if options.json else evaluation.format_comparison(found))
+    if folder is not None:
+        evaluation.write_comparison(folder, found)
+        if not options.json:
+            print(f"results: {folder}")
+    return 0
+
+
 def predict(options: argparse.Namespace, overrides: dict[str, str]) -> int:
     """Says what is seen in videos; status 1 where one could not be decoded."""
     from jaxvid.inference import annotate, find_videos, load_recognizer

@@ -27,6 +27,11 @@ _EXAMPLES = {
   jaxvid eval --checkpoint=runs/motion --best --config.eval.num_clips=10 --config.eval.num_crops=3
   jaxvid eval --checkpoint=runs/motion --config.eval.frame_order=shuffled --output=runs/motion/eval-shuffled
 """,
+    "compare": """examples:
+  jaxvid compare runs/with runs/without
+  jaxvid compare runs/with runs/without --json > compared.json
+  jaxvid compare runs/motion runs/motion/eval-shuffled --output=runs/motion/compare
+""",
     "predict": """examples:
   jaxvid predict runs/motion clip.mp4
   jaxvid predict runs/motion clip.mp4 videos --top=3 --csv=seen.csv
@@ -147,6 +152,19 @@ def _build_parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--checkpoint", required=True, metavar="DIR", help="a run folder, or one step of it")
     evaluate.add_argument("--output", metavar="DIR", help="folder of the results (default: RUN/eval)")
     evaluate.add_argument("--best", action="store_true", help="the checkpoint with the best eval/top1, not the newest")
+
+    compare = _command(
+        subparsers,
+        "compare",
+        "Is run A better than run B, on the clips of both, or is it chance?",
+        run=commands.compare,
+    )
+    for run in ("RUN_A", "RUN_B"):
+        compare.add_argument(
+            run.lower(), metavar=run, help="an evaluated run, or the folder of an evaluation's results"
+        )
+    compare.add_argument("--json", action="store_true", help="the report as JSON")
+    compare.add_argument("--output", metavar="DIR", help="also write compare.json, and compare.png of the classes")
 
     predict = _command(subparsers, "predict", "Say what is seen in videos.", run=commands.predict, takes_overrides=True)
     predict.usage = "jaxvid predict RUN VIDEO [VIDEO ...] [options]"

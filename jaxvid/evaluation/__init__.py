@@ -6,21 +6,38 @@
 >>> write_report("runs/x/eval", predictions, metrics, class_names)  # doctest: +SKIP
 """
 
+from jaxvid.evaluation.comparison import Comparison, Judged, compare_judged, compare_runs, read_judged
+from jaxvid.evaluation.comparison_report import comparison_json, draw_gains, format_comparison, write_comparison
 from jaxvid.evaluation.confusion import draw_confusion
 from jaxvid.evaluation.metrics import ClassificationState, label_ranks, per_class, summarize
 from jaxvid.evaluation.predict import Predictions, evaluate, mean_scores, predict_batches
 from jaxvid.evaluation.report import format_per_class, write_report
+from jaxvid.evaluation.stats import McNemar, clips_needed, difference_interval, holm, mcnemar
 
 __all__ = [
     "ClassificationState",
+    "Comparison",
+    "Judged",
+    "McNemar",
     "Predictions",
+    "clips_needed",
+    "compare_judged",
+    "compare_runs",
+    "comparison_json",
+    "difference_interval",
     "draw_confusion",
+    "draw_gains",
     "evaluate",
+    "format_comparison",
     "format_per_class",
+    "holm",
     "label_ranks",
+    "mcnemar",
     "mean_scores",
     "per_class",
     "predict_batches",
+    "read_judged",
     "summarize",
+    "write_comparison",
     "write_report",
 ]

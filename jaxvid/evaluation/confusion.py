@@ -70,7 +70,7 @@ def _name_axes(axes: Axes, class_names: Sequence[str]) -> None:
         axes.set_xlabel("predicted class (number)")
         axes.set_ylabel("true class (number)")
         return
-    labels = [_writable(name, k) for k, name in enumerate(class_names)]
+    labels = [writable(name, f"class {k}") for k, name in enumerate(class_names)]
     size = 10 if K <= 20 else 8 if K <= 40 else 6
     axes.set_xticks(
         range(K), labels, rotation=45 if K <= 20 else 90, ha="right" if K <= 20 else "center", fontsize=size
@@ -89,11 +89,11 @@ def _annotate(axes: Axes, shares: np.ndarray) -> None:
             axes.text(column, row, f"{share:.2f}", ha="center", va="center", color=colour, fontsize=size)
 
 
-def _writable(name: str, number: int, limit: int = 24) -> str:
-    """The name, shortened, or ``class 7`` when the picture's font lacks one of its characters."""
+def writable(name: str, otherwise: str, limit: int = 24) -> str:
+    """The name, shortened, or what stands for it when the picture's font lacks one of its characters."""
     from matplotlib.font_manager import FontProperties, findfont, get_font
 
     short = name if len(name) <= limit else name[: limit - 1] + "…"
     font = get_font(findfont(FontProperties()))
     known = all(character.isprintable() and font.get_char_index(ord(character)) for character in short)
-    return short if known and short.strip() else f"class {number}"
+    return short if known and short.strip() else otherwise

@@ -6,14 +6,14 @@ import csv
 import io
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 
 from jaxvid.evaluation.confusion import draw_confusion
+from jaxvid.evaluation.files import replacing, write_text
 from jaxvid.evaluation.metrics import ClassificationState, per_class
 from jaxvid.evaluation.predict import Predictions
 from jaxvid.evaluation.text import pad, printable, text_width
@@ -65,14 +65,14 @@ def write_report(
     folder.mkdir(parents=True, exist_ok=True)
     files = {name: folder / name for name in ("metrics.json", "per_class.csv", "per_class.txt", "confusion.png",
                                               "predictions.npz")}  # fmt: skip
-    _write_text(files["metrics.json"], text)
-    _write_text(files["per_class.csv"], _csv(rows))
-    _write_text(files["per_class.txt"], format_per_class(rows) + "\n")
+    write_text(files["metrics.json"], text)
+    write_text(files["per_class.csv"], _csv(rows))
+    write_text(files["per_class.txt"], format_per_class(rows) + "\n")
     state = ClassificationState.from_predictions(predictions)
-    with _replacing(files["confusion.png"]) as file:
+    with replacing(files["confusion.png"]) as file:
         title = _title(state.compute())
         draw_confusion(state.confusion, class_names, title=title).savefig(file, format="png", dpi=150)
-    with _replacing(files["predictions.npz"]) as file:
+    with replacing(files["predictions.npz"]) as file:
         _write_predictions(file, predictions, class_names, clip_names)
     return files
 
@@ -140,23 +140,3 @@ def _write_predictions(
 
 def _text_array(names: Sequence[str]) -> np.ndarray:
     return np.array([name.replace("\0", "\u2400") for name in names], dtype=np.str_)
-
-
-def _write_text(path: Path, text: str) -> None:
-    # File names that are not UTF-8 reach us as lone surrogates (os.fsdecode); this writes their own bytes back.
-    with _replacing(path) as file:
-        file.write(text.encode("utf-8", errors="surrogateescape"))
-
-
-@contextmanager
-def _replacing(path: Path) -> Iterator[IO[bytes]]:
-    """A file that appears at its place when it is complete; after an error nothing is left of it."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with open(part, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
