@@ -40,6 +40,7 @@ def get_config(sets: str = "both"):
     config.train.batch_size = 18
     config.train.tensorboard = False
     config.eval.every_epochs = 120.0
+    config.eval.num_clips = 3
     config.eval.num_crops = 3  # the videos are up to 2.3 times as wide as high
     config.eval.short_side = 164
     config.eval.crop_size = 160
