@@ -41,18 +41,31 @@ class ClassRegularized(nn.Module):
 
     Attributes:
       network: has ``stage1``, ``stage2``, … and ends with ``head/classifier``.
-      make: makes the regularisation of a stage from its affection rate.
       affection_rates: of the last stages, in their order; one for every stage, or for fewer.
+      normalization: of every regularisation, as the fields below; see :class:`jaxvid.nn.ClassRegularization`.
+      normalization_scope: see there.
+      class_choice: see there.
+      train_affection_rate: see there.
     """
 
     network: nn.Module
-    make: functools.partial[ClassRegularization]
-    affection_rates: tuple[float, ...]
+    affection_rates: tuple[float, ...] = AFFECTION_RATES
+    normalization: str = "recommended"
+    normalization_scope: str = "selected"
+    class_choice: str = "sum"
+    train_affection_rate: bool = False
 
     def setup(self) -> None:
         """Puts the network in this module's place, so that its parameters have the names that they have without."""
         nn.share_scope(self, self.network)
-        self.class_regularization = _Regularizations(self.make)
+        make = functools.partial(
+            ClassRegularization,
+            normalization=self.normalization,
+            normalization_scope=self.normalization_scope,
+            class_choice=self.class_choice,
+            train_affection_rate=self.train_affection_rate,
+        )
+        self.class_regularization = _Regularizations(make)
 
     def __call__(self, video: Float[Array, "N T H W 3"], train: bool = False) -> Float[Array, "N K"]:
         """Classifies clips, see the network."""
@@ -142,11 +155,5 @@ def class_regularized(
     options.require_choice("normalization", normalization, NORMALIZATIONS)
     options.require_choice("scope", scope, SCOPES)
     options.require_choice("class_choice", class_choice, CLASS_CHOICES)
-    make = functools.partial(
-        ClassRegularization,
-        normalization=normalization,
-        normalization_scope=scope,
-        class_choice=class_choice,
-        train_affection_rate=options.flag("train_affection_rate", train_affection_rate),
-    )
-    return ClassRegularized(network, make, rates)
+    train_affection_rate = options.flag("train_affection_rate", train_affection_rate)
+    return ClassRegularized(network, rates, normalization, scope, class_choice, train_affection_rate)

@@ -107,9 +107,9 @@ def class_factors(
 
     Note:
         The printed formula is ``literal``: its factors lie in ``[0, lambda (1 - lambda)]``, at most 0.25, and are 0 at
-        ``lambda = 1``. The texts say otherwise: a mean of 1, a width of ``2 (1 - lambda)``, no effect at ``lambda = 1``.
-        That is ``recommended``. No small number is added to the denominator: classifiers start with kernels so small
-        that it would count.
+        ``lambda = 1``. The texts say otherwise: a mean of 1, a width of ``2 (1 - lambda)``, and no effect at
+        ``lambda = 1``. That is ``recommended``. No small number is added to the denominator: classifiers start with
+        kernels so small that it would count.
     """
     require_choice("normalization", normalization, NORMALIZATIONS)
     require_choice("scope", scope, SCOPES)

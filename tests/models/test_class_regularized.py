@@ -37,7 +37,12 @@ def of_network(variables):
     return {**variables, "params": params}
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+QUICK = ("r3d_18", "x3d_s")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in NETWORKS]
+)
 def test_at_rate_1_it_is_the_network(name, drawn, jit):
     frames, inputs, channels = NETWORKS[name]
     network = narrow(name)

@@ -47,7 +47,7 @@ def test_class_regularization_reaches_the_model(tiny):
     assert model == class_regularized(
         "r3d_18", models.build("r3d_18", 3, width=2), affection_rates=(0.8, 0.5), scope="all"
     )
-    assert model.make.keywords["normalization_scope"] == "all"
+    assert model.normalization_scope == "all"
 
 
 def test_width_64_is_the_paper_s_network_in_every_family():
