@@ -13,6 +13,7 @@ from jaxvid.config.checks import check
 from jaxvid.config.loading import base, load
 from jaxvid.config.schema import (
     CheckpointConfig,
+    ClassRegularizationConfig,
     Config,
     DataConfig,
     EvalConfig,
@@ -27,6 +28,7 @@ from jaxvid.config.schema import (
 
 __all__ = [
     "CheckpointConfig",
+    "ClassRegularizationConfig",
     "Config",
     "DataConfig",
     "EvalConfig",

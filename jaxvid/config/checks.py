@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 
-from jaxvid.config.schema import Config, SRTGConfig, flatten
+from jaxvid.config.schema import ClassRegularizationConfig, Config, SRTGConfig, flatten
 
 _AT_LEAST_ONE = (
     "model.width",
@@ -77,6 +77,12 @@ def _rules(config: Config) -> Iterator[tuple[str, str, bool]]:
         "increasing",
         list(config.schedule.boundaries) == sorted(set(config.schedule.boundaries)),
     )
+    trained = config.model.class_regularization.train_affection_rate
+    yield (
+        "model.class_regularization.affection_rates",
+        "in (0, 1) where they are trained" if trained else "in [0, 1]",
+        all(0 < rate < 1 if trained else 0 <= rate <= 1 for rate in config.model.class_regularization.affection_rates),
+    )
     yield "data.mirror", 'pairs written "a=b"', all(pair.count("=") == 1 for pair in config.data.mirror)
 
 
@@ -91,6 +97,19 @@ def _check_combinations(config: Config) -> None:
         raise ValueError(
             f"finetune.draws must be 0 unless finetune.trainable leaves the first blocks frozen, received "
             f"finetune.draws={config.finetune.draws} with finetune.trainable=()."
+        )
+    regularization = model.class_regularization
+    if not regularization.enabled and regularization != ClassRegularizationConfig():
+        changed = [f"model.class_regularization.{f.name}" for f in dataclasses.fields(ClassRegularizationConfig)
+                   if getattr(regularization, f.name) != f.default]  # fmt: skip
+        raise ValueError(
+            f"{changed[0]} may only be set with model.class_regularization.enabled=true, received "
+            f"{changed[0]}={flatten(config)[changed[0]]!r}."
+        )
+    if config.finetune.draws and regularization.enabled:
+        raise ValueError(
+            f"finetune.draws must be 0 with model.class_regularization.enabled, whose first blocks see a classifier "
+            f"that may change, received finetune.draws={config.finetune.draws}."
         )
     for name, readers in (("dictionary", ("srtg_csv",)), ("missing", ("hmdb51", "kinetics", "srtg_csv", "ucf101"))):
         if getattr(data, name) and data.name not in readers:

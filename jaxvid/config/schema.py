@@ -26,6 +26,18 @@ class SRTGConfig:
 
 
 @dataclass(frozen=True)
+class ClassRegularizationConfig:
+    """Class Regularization behind the stages of any network (thesis chapter 6)."""
+
+    enabled: bool = False
+    affection_rates: tuple[float, ...] = ()  # of the last stages, 1: as without; (): 0.9, 0.8, 0.7, 0.6, I3D the last 3
+    normalization: Literal["recommended", "literal"] = "recommended"  # factors around 1 | the printed formula, below 1
+    scope: Literal["selected", "all"] = "selected"  # minimum and maximum of the chosen class's weights | of all classes
+    class_choice: Literal["sum", "elementwise"] = "sum"  # largest weighted sum of the features | largest term of one
+    train_affection_rate: bool = False
+
+
+@dataclass(frozen=True)
 class ModelConfig:
     """The network: a name of ``jaxvid.models.MODELS`` and what a user may change of it."""
 
@@ -39,6 +51,7 @@ class ModelConfig:
     remat: bool = False  # compute activations inside of blocks again in the backward pass: less memory, more time
     options: tuple[str, ...] = ()  # "name=value" of this network's own builder, as ("pool=soft", "expansion=4")
     srtg: SRTGConfig = field(default_factory=SRTGConfig)
+    class_regularization: ClassRegularizationConfig = field(default_factory=ClassRegularizationConfig)
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from jaxvid.models.class_regularized import class_regularized_output
 from jaxvid.models.options import SRTGOptions
 from jaxvid.models.residual import MakeModule
 from jaxvid.nn.convolution import Conv3D
@@ -31,11 +32,13 @@ Row = TypeVar("Row")
 
 
 def named_output(module: nn.Module, x: T) -> T:
-    """Makes ``x``, an array or several, differentiable by the module's name.
+    """Makes ``x``, an array or several, differentiable by the module's name; behind Class Regularization, if any.
 
     It leaves no trace in freshly initialised variables.
     """
-    return x if module.is_initializing() else module.perturb("output", x)
+    if module.is_initializing():
+        return x
+    return module.perturb("output", class_regularized_output(module, x))
 
 
 def check_video(video: Array, stride: Size3, train: bool) -> None:

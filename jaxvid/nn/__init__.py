@@ -1,5 +1,6 @@
 """Linen modules: what owns parameters or collections, and nothing else."""
 
+from jaxvid.nn.class_regularization import ClassRegularization
 from jaxvid.nn.convolution import Conv3D, kaiming_normal_fan_out
 from jaxvid.nn.fast import FASTConv
 from jaxvid.nn.mtconv import MTConv
@@ -13,6 +14,7 @@ __all__ = [
     "SRTG",
     "TAM",
     "BatchNorm",
+    "ClassRegularization",
     "Conv3D",
     "FASTConv",
     "MTConv",

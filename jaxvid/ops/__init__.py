@@ -1,5 +1,6 @@
 """Pure functions on arrays: no state, no parameters of their own."""
 
+from jaxvid.ops.class_regularization import class_factors, class_regularize
 from jaxvid.ops.convolution import conv3d
 from jaxvid.ops.cyclic import cyclic_consistency, gate_product, soft_nearest_neighbor
 from jaxvid.ops.normalize import normalize_video
@@ -21,6 +22,8 @@ __all__ = [
     "LayerWeights",
     "avg_pool3d",
     "avg_pool3d_reference",
+    "class_factors",
+    "class_regularize",
     "conv3d",
     "cyclic_consistency",
     "frame_triplet_similarity",

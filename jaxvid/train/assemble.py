@@ -13,6 +13,7 @@ from jaxvid.config import Config
 from jaxvid.config.schema import ModelConfig
 from jaxvid.data.pipeline import EvalClips, TrainClips
 from jaxvid.data.records import VideoDataset
+from jaxvid.models.class_regularized import class_regularized
 from jaxvid.ops.choices import require_choice
 from jaxvid.train.writers import Progress
 
@@ -56,7 +57,11 @@ def build_model(config: Config, num_classes: int) -> nn.Module:
         options["width"] = model.width
     if model.name.startswith("srtg_"):
         options |= dataclasses.asdict(model.srtg)
-    return models.build(model.name, num_classes, **options)
+    network = models.build(model.name, num_classes, **options)
+    regularization = dataclasses.asdict(model.class_regularization)
+    if not regularization.pop("enabled"):
+        return network
+    return class_regularized(model.name, network, **regularization)
 
 
 def own_options(options: tuple[str, ...]) -> dict[str, Any]:

@@ -224,7 +224,8 @@ def make_blocks(config: Config, model: nn.Module, block: str) -> Callable[[Varia
 
 def _fingerprint(config: Config, block: str, variables: Variables) -> str:
     """16 digits that differ as soon as a kept feature would."""
-    model = {name: value for name, value in asdict(config.model).items() if name not in ("dropout", "remat")}
+    without_effect = ("dropout", "remat", "class_regularization")  # the last is never used with kept features
+    model = {name: value for name, value in asdict(config.model).items() if name not in without_effect}
     fields = ("num_frames", "frame_stride", "sampler", "short_side", "crop_size", "flip", "mirror", "color", "mean",
               "std")  # fmt: skip
     data = {name: getattr(config.data, name) for name in fields}

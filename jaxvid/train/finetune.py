@@ -24,6 +24,7 @@ BLOCKS = ("stem", "stage1", "stage2", "stage3", "stage4", "head")
 """The blocks of every network, in the order of its computation."""
 
 _CLASSIFIER = ("head", "classifier")
+_ADDED = "class_regularization"  # what can be added to a network that was trained without
 
 
 def trains(path: tuple[str, ...], trainable: Sequence[str]) -> bool:
@@ -145,7 +146,8 @@ class Beginning:
 def start_from(state: TrainState, config: Config, class_names: Sequence[str]) -> tuple[TrainState, str]:
     """The first state of a run with the weights of another one, and a sentence that says so.
 
-    The classifier stays as it was drawn where the other run has other classes; everything else must fit.
+    The classifier stays as it was drawn where the other run has other classes, and so does Class Regularization where
+    the other run has none; everything else must fit.
 
     Args:
       state: the state before the first step.
@@ -164,7 +166,10 @@ def start_from(state: TrainState, config: Config, class_names: Sequence[str]) ->
     batch_stats = _fitted(state.batch_stats, variables, "batch_stats", source, keep_head=False)
     ema = None if state.ema_params is None else jax.tree.map(jnp.copy, params)
     head = "" if same_classes else f", but for the classifier: its {len(class_names)} classes are other ones"
-    message = f"Starting from the weights of {Path(source).name} (step {meta['step']}){head}."
+    given = _flat(dict(variables["params"]))
+    added = ["/".join(path) for path in _flat(state.params) if path[0] == _ADDED and path not in given]
+    new = f"; new: {', '.join(added)}" if added else ""
+    message = f"Starting from the weights of {Path(source).name} (step {meta['step']}){head}{new}."
     return state.replace(params=params, batch_stats=batch_stats, ema_params=ema), message
 
 
@@ -176,7 +181,7 @@ def _fitted(ours: Any, variables: Variables, collection: str, source: str, *, ke
     given = _flat(dict(variables[collection]))
     fitted = {}
     for path, leaf in _flat(ours).items():
-        if keep_head and path[: len(_CLASSIFIER)] == _CLASSIFIER:
+        if (keep_head and path[: len(_CLASSIFIER)] == _CLASSIFIER) or (path[0] == _ADDED and path not in given):
             fitted[path] = leaf
         elif path not in given or given[path].shape != leaf.shape:
             found = f"{list(given[path].shape)}" if path in given else "none"

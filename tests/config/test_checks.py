@@ -23,6 +23,10 @@ from jaxvid.config import base, load
         ({"data.std": (0.0, 1.0, 1.0)}, "data.std must be greater than 0"),
         ({"data.short_side": (80, 72)}, "data.short_side must be a pair (low, high)"),
         ({"schedule.name": "step", "schedule.boundaries": (2.0, 1.0)}, "schedule.boundaries must be increasing"),
+        (
+            {"model.class_regularization.enabled": True, "model.class_regularization.affection_rates": (0.9, 1.1)},
+            "model.class_regularization.affection_rates must be in [0, 1], received",
+        ),
         ({"data.mirror": ("left",)}, 'data.mirror must be pairs written "a=b"'),
     ],
 )
@@ -47,6 +51,14 @@ def test_ranges(overrides, sentence):
         ({"train.mesh": (("data", -1), ("model", -1))}, ("train.mesh", "at most one -1")),
         ({"data.dictionary": "labels.json"}, ("data.dictionary='labels.json'", "data.name='motion'")),
         ({"data.missing": "error"}, ("data.missing='error'", "data.name='motion'")),
+        (
+            {"model.class_regularization.scope": "all"},
+            ("model.class_regularization.scope='all'", "model.class_regularization.enabled=true"),
+        ),
+        (
+            {"model.class_regularization.enabled": True, "finetune.draws": 2, "finetune.trainable": ("head",)},
+            ("finetune.draws=2", "model.class_regularization.enabled"),
+        ),
         ({"data.folds": ("a", "b")}, ("data.folds", "data.train_split='train'")),
     ],
 )

@@ -38,6 +38,8 @@ POOL = (X, (3, 3, 3), (2, 2, 2), (1, 1, 1))
 CALLS = {
     "avg_pool3d": (POOL, {}),
     "avg_pool3d_reference": (POOL, {}),
+    "class_factors": ((H[:, 0], jnp.ones((5, 6))), {"affection_rate": 0.9, "scope": "all"}),
+    "class_regularize": ((X, jnp.ones((5, 6))), {"affection_rate": 0.9, "class_choice": "elementwise"}),
     "conv3d": ((X, jnp.ones((3, 3, 3, 6, 5))), {"strides": (1, 2, 2), "padding": (1, (1, 0), 1)}),
     "cyclic_consistency": ((H, H), {}),
     "frame_triplet_similarity": ((X,), {"select": "largest_squared"}),

@@ -8,6 +8,7 @@ from jaxvid import config as config_lib
 from jaxvid import models
 from jaxvid.config import Config, ModelConfig
 from jaxvid.data.pipeline import EvalClips, TrainClips
+from jaxvid.models.class_regularized import class_regularized
 from jaxvid.train import assemble, train
 
 
@@ -36,6 +37,17 @@ def test_srtg_options_reach_the_model(tiny):
     model = assemble.build_model(config, 3)
     assert model.srtg.cell == "gru"
     assert model.num_classes == 3
+
+
+def test_class_regularization_reaches_the_model(tiny):
+    field = "model.class_regularization."
+    assert assemble.build_model(tiny(), 3) == models.build("r3d_18", 3, width=2)
+    config = tiny(**{f"{field}enabled": True, f"{field}affection_rates": (0.8, 0.5), f"{field}scope": "all"})
+    model = assemble.build_model(config, 3)
+    assert model == class_regularized(
+        "r3d_18", models.build("r3d_18", 3, width=2), affection_rates=(0.8, 0.5), scope="all"
+    )
+    assert model.normalization_scope == "all"
 
 
 def test_width_64_is_the_paper_s_network_in_every_family():

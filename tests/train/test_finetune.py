@@ -5,6 +5,8 @@ import numpy as np
 import pytest
 
 from jaxvid.train import finetune, load_run, step_folder, train
+from jaxvid.train.optim import make_optimizer
+from jaxvid.train.state import create_state
 
 LAST = ("stage4", "head")
 
@@ -86,6 +88,26 @@ def test_other_classes_get_a_classifier_of_their_own(tiny, source, videos, tmp_p
     np.testing.assert_array_equal(
         run.variables["params"]["stem"]["conv"]["kernel"], before.variables["params"]["stem"]["conv"]["kernel"]
     )
+
+
+def test_class_regularization_is_added_to_weights_without_it(tiny, source, tmp_path):
+    """It alone is trained; all that was there stays as it was, bit for bit."""
+    fields = {"finetune.weights": str(source), "finetune.trainable": ("class_regularization",), "train.max_steps": 1}
+    fields |= {"model.class_regularization.enabled": True, "optimizer.learning_rate": 1.0}
+    config = tiny(**fields)
+    after, before = load_run(train(config, tmp_path).workdir), load_run(source)
+    for collection in ("params", "batch_stats"):
+        ours = {name: tree for name, tree in after.variables[collection].items() if name != "class_regularization"}
+        jax.tree.map(np.testing.assert_array_equal, ours, dict(before.variables[collection]))
+    optimizer = make_optimizer(config.optimizer, lambda step: 1.0)
+    fresh = create_state(after.model, (4, 16, 16), optimizer, seed=config.train.seed, ema=False)
+    started, message = finetune.start_from(fresh, config, before.class_names)
+    stages = ("stage1", "stage2", "stage3", "stage4")
+    assert message.endswith(f"; new: {', '.join(f'class_regularization/{stage}/kernel' for stage in stages)}.")
+    drawn, trained = started.params["class_regularization"], after.variables["params"]["class_regularization"]
+    for stage in stages:
+        np.testing.assert_array_equal(drawn[stage]["kernel"], fresh.params["class_regularization"][stage]["kernel"])
+        assert (drawn[stage]["kernel"] != trained[stage]["kernel"]).any()
 
 
 @pytest.mark.slow
