@@ -86,7 +86,8 @@ def step_cost(
     traced = time.process_time()
     # As in the first state of a run: only a CPU's compiler knows of it.
     plain = not optimize and jax.default_backend() == "cpu"
-    compiled = lowered.compile(compiler_options={"xla_backend_optimization_level": 0} if plain else None)
+    compiler_options: Any = {"xla_backend_optimization_level": 0} if plain else None
+    compiled = lowered.compile(compiler_options=compiler_options)
     finished = time.process_time()
     return {
         "benchmark": "step_cost",
