@@ -6,7 +6,9 @@ random would first spoil the blocks behind which it stands.
     jaxvid train --config=configs/ut_interaction_i3d_last_blocks.py:set1 --workdir=runs/ut-i3d-last-blocks \
         --config.data.root=UT_INTERACTION
 
-The argument is `set1`, `set2` or `both`.
+The argument is `set1`, `set2` or `both`. Seen with seed 0 and one clip of three crops: 55/60 in set 1, 53/60 in set 2,
+less than the classifier alone (56 and 55): 54 clips are few for 4.8 million more parameters, whose BatchNorms see them
+18 at a time.
 """
 
 import pathlib
