@@ -109,7 +109,7 @@ def test_datasets_is_read_only_and_names_are_helped():
     assert {"folder", "srtg_csv", "kinetics", "ucf101", "hmdb51", "tfds", "motion"} <= set(DATASETS)
     with pytest.raises(ValueError, match=r"received 'kinetic'; did you mean 'kinetics'"):
         open_dataset("kinetic", "", "train")
-    with pytest.raises(ValueError, match="the names are folder, hmdb51"):
+    with pytest.raises(ValueError, match="the names are digits, folder, hmdb51"):
         open_dataset("zzz", "", "train")
 
 
