@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 
 from jaxvid.data.sources.listing import IMAGE_SUFFIXES, VIDEO_SUFFIXES, is_image, is_video
 
@@ -33,7 +33,9 @@ def _videos_at(path: str) -> list[str]:
         raise FileNotFoundError(f"a video must be a file or a folder, received {path!r}, which does not exist{hint}.")
     if not os.path.isdir(path):
         return [path]
-    found = list(_under(path, is_video)) or list(_under(path, is_image))
+    files = list(_under(path))
+    found = [file for file in files if is_video(os.path.basename(file))]
+    found = found or [file for file in files if is_image(os.path.basename(file))]
     if not found:
         raise ValueError(
             f"a folder must hold at least 1 video ({' '.join(VIDEO_SUFFIXES)}) or image ({' '.join(IMAGE_SUFFIXES)}), "
@@ -42,8 +44,8 @@ def _videos_at(path: str) -> list[str]:
     return found
 
 
-def _under(folder: str, wanted: Callable[[str], bool], above: tuple[tuple[int, int], ...] = ()) -> Iterator[str]:
-    """The wanted files under a folder; ``above``: the folders on the way, into which a link must not lead back."""
+def _under(folder: str, above: tuple[tuple[int, int], ...] = ()) -> Iterator[str]:
+    """The visible files under a folder; ``above``: the folders on the way, into which a link must not lead back."""
     status = os.stat(folder)
     here = status.st_dev, status.st_ino
     if here in above:
@@ -52,6 +54,6 @@ def _under(folder: str, wanted: Callable[[str], bool], above: tuple[tuple[int, i
         visible = sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda entry: entry.name)
     for entry in visible:
         if entry.is_dir():
-            yield from _under(entry.path, wanted, (*above, here))
-        elif wanted(entry.name):
+            yield from _under(entry.path, (*above, here))
+        else:
             yield entry.path

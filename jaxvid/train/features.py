@@ -14,7 +14,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 from collections.abc import Callable, Generator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -31,6 +30,7 @@ from jaxvid.data.clips import TrainClips, epoch_order
 from jaxvid.data.pipeline import draw_batches, record_key
 from jaxvid.data.quarantine import Quarantine
 from jaxvid.data.records import VideoDataset
+from jaxvid.evaluation.files import replacing
 from jaxvid.ops.normalize import normalize_video
 from jaxvid.train import finetune, sharding
 from jaxvid.types import Variables
@@ -70,13 +70,9 @@ class KeptFeatures:
 
     def write(self, key: str, arrays: dict[str, np.ndarray]) -> None:
         """Keeps one video: the block's arrays ``[V ...]`` as ``"0"``, ``"1"``, …; ``label`` and ``mask`` ``[V]``."""
-        part = self.folder / f".{key}.{os.getpid()}.part"
         plain = {name: array.view(np.uint16) if array.dtype.itemsize == 2 else array for name, array in arrays.items()}
-        try:
-            safetensors.numpy.save_file(plain, part)
-            part.replace(self.path(key))
-        finally:
-            part.unlink(missing_ok=True)
+        with replacing(self.path(key)) as file:
+            file.write(safetensors.numpy.save(plain))
 
     def read(self, key: str, draw: int) -> tuple[list[np.ndarray], int, bool]:
         """One draw of a video: the block's arrays, the label and whether it could be decoded."""
