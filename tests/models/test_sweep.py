@@ -213,9 +213,10 @@ def _descend(params, directions, steps):
 def test_training(model, drawn, jit):
     """Every parameter has a finite gradient that is not 0, every running statistic moves, and the loss falls.
 
-    A small step lets it fall by what the gradient promises, to which every block contributes alike; a few large ones by
-    a quarter at least.
+    A small step lets it fall by what the gradient promises, to which every block contributes alike; five large ones
+    by half at least.
     """
+    model = _steady(model)
     variables, video = drawn(model, VIDEO[1:4]), _video(model)
 
     def loss(params):
@@ -236,11 +237,11 @@ def test_training(model, drawn, jit):
     near = _descend(params, directions, {block: PROMISED / len(slopes) / slope for block, slope in slopes.items()})
     promised = _dot(jax.tree.map(lambda old, new: np.float64(old) - new, params, near), gradients)  # as rounded
     assert first - run(near)[0][0] == pytest.approx(promised, rel=0.1)
-    for _ in range(3):
+    for _ in range(5):
         params = _descend(params, directions, dict.fromkeys(params, STEP))
         (last, _), gradients = run(params)
         directions, _ = _directions(params, gradients)
-    assert last < 0.75 * first
+    assert last < 0.5 * first
 
 
 def test_identity_start_lets_every_recurrence_learn(jit):
