@@ -10,7 +10,7 @@ from jaxvid.evaluation.comparison import Comparison, Judged, compare_judged, com
 from jaxvid.evaluation.comparison_report import comparison_json, draw_gains, format_comparison, write_comparison
 from jaxvid.evaluation.confusion import draw_confusion
 from jaxvid.evaluation.metrics import ClassificationState, label_ranks, per_class, summarize
-from jaxvid.evaluation.predict import Predictions, evaluate, mean_scores, predict_batches
+from jaxvid.evaluation.predict import Predictions, concatenate, evaluate, mean_scores, predict_batches
 from jaxvid.evaluation.report import format_per_class, write_report
 from jaxvid.evaluation.stats import McNemar, clips_needed, difference_interval, holm, mcnemar
 
@@ -24,6 +24,7 @@ __all__ = [
     "compare_judged",
     "compare_runs",
     "comparison_json",
+    "concatenate",
     "difference_interval",
     "draw_confusion",
     "draw_gains",

@@ -124,7 +124,7 @@ class Recognizer:
             ThreadPoolExecutor(num_threads(0), "jaxvid-predict") as pool,
         ):
             for part in evaluation.predict_batches(
-                self.run.apply,
+                self.run.apply.with_side(),  # an evaluation's program, to the last bit
                 self._variables,
                 batches,
                 num_classes=len(self.class_names),

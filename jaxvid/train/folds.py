@@ -73,8 +73,5 @@ def cross_validate(config: Config, workdir: str | Path, *, progress: Progress | 
 
 def pool(parts: Sequence[evaluation.Predictions]) -> evaluation.Predictions:
     """The predictions of disjoint test sets as those of one set; ids are counted on from part to part."""
-    fields = {name: np.concatenate([getattr(part, name) for part in parts]) for name in _FIELDS}
-    return evaluation.Predictions(ids=np.arange(len(fields["labels"]), dtype=np.int32), **fields)
-
-
-_FIELDS = ("labels", "decoded", "logits", "scores")
+    whole = evaluation.concatenate(parts)
+    return dataclasses.replace(whole, ids=np.arange(len(whole), dtype=np.int32))

@@ -36,9 +36,9 @@ from jaxvid.train.plan import Plan
 from jaxvid.train.process import only_one_process, stop_signals
 from jaxvid.train.recorder import Recorder
 from jaxvid.train.state import TrainState, create_state
-from jaxvid.train.step import make_apply, make_train_step
+from jaxvid.train.step import EvaluationApply, make_apply, make_train_step
 from jaxvid.train.writers import LoggingProgress, Progress
-from jaxvid.types import Apply, Variables
+from jaxvid.types import Variables
 
 log = logging.getLogger(__name__)
 
@@ -263,7 +263,7 @@ class _Training:
 def predict(
     config: Config,
     dataset: VideoDataset,
-    apply: Apply,
+    apply: EvaluationApply,
     variables: Variables,
     mesh: jax.sharding.Mesh,
     folder: Path,
@@ -290,7 +290,7 @@ def predict(
     )
     with batches:
         return evaluation.evaluate(
-            apply,
+            apply.with_side(),
             variables,
             batches,
             num_classes=len(dataset.class_names),

@@ -16,9 +16,9 @@ from jaxvid.train import assemble, sharding
 from jaxvid.train.checkpoint import load_for_evaluation
 from jaxvid.train.loop import predict
 from jaxvid.train.output import make_output_folder
-from jaxvid.train.step import make_apply
+from jaxvid.train.step import EvaluationApply, make_apply
 from jaxvid.train.writers import LoggingProgress, Progress
-from jaxvid.types import Apply, Variables
+from jaxvid.types import Variables
 
 CHANGEABLE = (
     "eval.",
@@ -50,7 +50,7 @@ class Run:
     config: Config
     class_names: tuple[str, ...]
     model: nn.Module
-    apply: Apply
+    apply: EvaluationApply
     variables: Variables
 
 

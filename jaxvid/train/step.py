@@ -23,7 +23,7 @@ from jaxvid.ops.choices import require_choice
 from jaxvid.ops.normalize import normalize_video
 from jaxvid.train import finetune, sharding
 from jaxvid.train.state import TrainState
-from jaxvid.types import Apply, Array, Batch, Variables
+from jaxvid.types import Array, Batch, Variables
 
 Metrics = dict[str, jax.Array]
 
@@ -247,10 +247,28 @@ class EvaluationApply:
 
     def __call__(self, variables: Variables, video: Array) -> jax.Array:
         """The logits in evaluation mode, normalisation included."""
-        return _apply(dict(variables), video, evaluation=self)
+        return _apply(dict(variables), video, evaluation=self)[0]
+
+    def with_side(self) -> SideApply:
+        """The same network, and what it says beside its logits."""
+        return SideApply(self)
 
 
-def make_apply(model: nn.Module, *, mean: Sequence[float], std: Sequence[float], color: str = "RGB") -> Apply:
+@dataclass(frozen=True)
+class SideApply:
+    """``(variables, video) -> (logits, side)``; ``side`` is what the model sows into the collection ``side``.
+
+    That is ``{path: [N ...]}``, the path of the module and the name joined by slashes; most networks sow nothing.
+    """
+
+    apply: EvaluationApply
+
+    def __call__(self, variables: Variables, video: Array) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """The logits in evaluation mode, normalisation included, and the rest."""
+        return _apply(dict(variables), video, evaluation=self.apply)
+
+
+def make_apply(model: nn.Module, *, mean: Sequence[float], std: Sequence[float], color: str = "RGB") -> EvaluationApply:
     """The model as evaluations, explanations and predictions see it: pixels in, logits out, compiled.
 
     Args:
@@ -267,11 +285,19 @@ def make_apply(model: nn.Module, *, mean: Sequence[float], std: Sequence[float],
 
 
 @functools.partial(jax.jit, static_argnames=("evaluation",))
-def _apply(variables: dict[str, Any], video: jax.Array, *, evaluation: EvaluationApply) -> jax.Array:
+def _apply(
+    variables: dict[str, Any], video: jax.Array, *, evaluation: EvaluationApply
+) -> tuple[jax.Array, dict[str, jax.Array]]:
     model, reverse = evaluation.model, evaluation.color == "BGR"
     normalised = normalize_video(video, evaluation.mean, evaluation.std, reverse=reverse)
-    logits = cast(jax.Array, model.apply(variables, normalised, train=False))
-    return logits.astype(jnp.float32)
+    logits, sown = model.apply(variables, normalised, train=False, mutable=["side"])
+    return cast(jax.Array, logits).astype(jnp.float32), side_outputs(sown)
+
+
+def side_outputs(sown: Mapping[str, Any]) -> dict[str, jax.Array]:
+    """What a model sowed into the collection ``side``, by the path of the module and the name."""
+    flat = flax.traverse_util.flatten_dict(dict(sown.get("side", {})))
+    return {"/".join(path): cast(jax.Array, value) for path, value in flat.items()}
 
 
 def _check(state: TrainState, ema_decay: float) -> None:
