@@ -15,8 +15,8 @@ def class_similarity(sparsity: np.ndarray, distance: str = "cosine") -> np.ndarr
     r"""The similarity of every two classes, ``s_ij = 1 - d(Xi_i, Xi_j)``.
 
     Args:
-      sparsity: ``Xi``, ``float[K C]``: of each class the mean share of zeros in each channel, in [0, 1]; a row of NaN is a
-        class that was not seen, which is like no other one.
+      sparsity: ``Xi``, ``float[K C]``: of each class the mean share of zeros in each channel, in [0, 1]; a row of NaN
+        is a class that was not seen, which is like no other one.
       distance: ``cosine``, one minus the cosine, or ``l1``, the mean absolute difference. Both are in [0, 1]; the paper
         asks for that and does not say which it takes.
 

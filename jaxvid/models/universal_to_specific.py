@@ -242,8 +242,8 @@ def universal_to_specific(
     Raises:
       ValueError: an option has an impossible value.
     """
-    options.require_choice("variant", variant, VARIANTS)
-    options.require_choice("mask_function", mask_function, MASK_FUNCTIONS)
+    options.require_choice("variant", variant, tuple(VARIANTS))
+    options.require_choice("mask_function", mask_function, tuple(MASK_FUNCTIONS))
     stages = len(cast(Any, network).stage_sizes)
     if not 0 <= shared_stages < stages:
         raise ValueError(f"shared_stages must be in [0, {stages}), received shared_stages={shared_stages}.")

@@ -286,8 +286,9 @@ def load_for_evaluation(path: str | Path, *, best: bool = False) -> tuple[Variab
     """The weights and the meta of a checkpoint, from its folder alone.
 
     Args:
-      path: a run folder (of a run in stages its newest one), its ``checkpoints`` folder, or one step. Of the first two, a damaged step is named in a
-        warning and the next in line is used; nothing is renamed or removed, so a run may be writing there.
+      path: a run folder (of a run in stages its newest one counts), its ``checkpoints`` folder, or one step. Of the
+        first two, a damaged step is named in a warning and the next in line is used; nothing is renamed or removed, so
+        a run may be writing there.
       best: of several steps the one with the highest ``eval/top1``, instead of the newest.
 
     Returns:

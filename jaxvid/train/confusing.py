@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import flax.traverse_util
 import jax.numpy as jnp
@@ -21,7 +22,7 @@ def with_confusing(state: TrainState, path: str | Path, variant: str, class_name
       FileNotFoundError: there is no such file.
       ValueError: the variant has no use for it, or it does not fit.
     """
-    statistics = flax.traverse_util.flatten_dict(state.batch_stats)
+    statistics: dict[tuple[str, ...], Any] = dict(flax.traverse_util.flatten_dict(state.batch_stats))
     if _PLACE not in statistics:
         raise ValueError(f"model.u2s.similarity must be empty with variant={variant!r}, received {str(path)!r}.")
     statistics[_PLACE] = jnp.asarray(confusing_matrix(path, variant, class_names))

@@ -167,7 +167,8 @@ def start_from(
     variables, meta = load_for_evaluation(source)
     _check_pixels(config, meta["preprocessing"], source)
     same_classes = list(class_names) == meta["class_names"]
-    if config.model.u2s.start == "universal":
+    before = _flat(dict(variables["params"]))
+    if config.model.u2s.enabled and config.model.u2s.start == "universal":
         variables = _with_copies(variables)
     params = _fitted(state.params, variables, "params", source, keep_head=not same_classes)
     batch_stats = _fitted(state.batch_stats, variables, "batch_stats", source, keep_head=False)
@@ -175,7 +176,9 @@ def start_from(
     head = "" if same_classes else f", but for the classifier: its {len(class_names)} classes are other ones"
     given = _flat(dict(variables["params"]))
     added = [path for path in _flat(state.params) if path[0] in _ADDED and path not in given]
-    new = f"; new: {', '.join(_named(added))}" if added else ""
+    copied = any(path[: len(_COPIED)] == _COPIED and path in given and path not in before for path in _flat(params))
+    new = f"; {'/'.join(_COPIED)} begins as its copy" if copied else ""
+    new += f"; new: {', '.join(_named(added))}" if added else ""
     message = f"Starting from the weights of {Path(source).name} (step {meta['step']}){head}{new}."
     return state.replace(params=params, batch_stats=batch_stats, ema_params=ema), message
 

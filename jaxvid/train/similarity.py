@@ -129,8 +129,8 @@ def class_sparsity(
                 progress(done)
     if zeros is None or not zeros.any():
         raise ValueError(
-            f"the last stage of {run.config.model.name!r} must return zeros now and then (end with a ReLU), by which U2S "
-            "compares classes, received none."
+            f"the last stage of {run.config.model.name!r} must return zeros now and then (end with a ReLU), by which "
+            "U2S compares classes, received none."
         )
     return Sparsity(zeros, positions)
 

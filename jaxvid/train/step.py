@@ -49,9 +49,11 @@ def make_train_step(
     The loss is the mean over the valid rows (``mask``) of the cross-entropy with the smoothed label
     ``(1 - s) onehot + s / K`` (Szegedy et al. 2016, section 7), in float32. A model that sows logits of several
     networks into ``side`` (names that end with ``/logits``) has the sum of theirs instead of its own, and whatever a
-    model sows into ``losses`` is added; the terms are metrics then, ``loss/<name>``. A row that is not valid has no
-    weight in ``loss``, ``top1`` and the gradient; and since BatchNorm and gates see every row, its pixels are replaced on the
-    device by those of the first valid row. Nothing but ``id`` depends on what an invalid row held.
+    model sows into ``losses`` is added; the terms are metrics then, ``loss/<name>``.
+
+    A row that is not valid has no weight in ``loss``, ``top1`` and the gradient; and since BatchNorm and gates see
+    every row, its pixels are replaced on the device by those of the first valid row. Nothing but ``id`` depends on what
+    an invalid row held.
 
     The update is left out, and all of the state but ``step`` stays as it was, when no row is valid (the loss is
     then 0) or when the loss, a gradient or a batch statistic is not finite (``finite`` is then False).
