@@ -75,6 +75,7 @@ def test_what_is_frozen_stays_to_the_last_bit(done):
     assert not equal(leaves(after, "u2s", "specific"), leaves(joint, "u2s", "specific"))
 
 
+@pytest.mark.slow
 def test_the_specific_network_begins_as_a_copy(config, done, tmp_path):
     """Its first step is taken from the universal network's weights, or from its own with start=random."""
     own = stage_config(config, 1)
@@ -95,7 +96,7 @@ def test_the_specific_network_begins_as_a_copy(config, done, tmp_path):
 def test_the_network_knows_what_is_confused(done):
     with np.load(done.workdir / "similarity" / "similarity.npz") as stored:
         confusing, similarity = stored["confusing"], stored["similarity"]
-        assert stored["positions"].sum() == 15 * 4  # 15 clips, whose last stage has 4 positions: 4x1x1
+        assert stored["positions"].tolist() == [5] * 3  # five clips of each class, of one position in the last stage
         assert stored["top_n"][-1] == 1
     np.testing.assert_array_equal(similarity, similarity.T)
     told = json.loads((done.workdir / "similarity" / "similarity.json").read_text())
@@ -145,7 +146,8 @@ def test_a_finished_run_is_not_trained_again(config, done, tmp_path):
     assert equal(leaves(load_run(tmp_path / "moved")), leaves(load_run(done.workdir)))
 
 
-def test_a_signal_ends_the_stage_under_way_and_no_other_begins(config, tmp_path):
+@pytest.mark.slow
+def test_a_signal_ends_the_stage_under_way_and_no_other_begins(tiny, tmp_path):
     class Stopping:
         """Sends the signal with the first step of the second stage."""
 
@@ -161,12 +163,15 @@ def test_a_signal_ends_the_stage_under_way_and_no_other_begins(config, tmp_path)
         def __getattr__(self, name):
             return lambda *args, **kwargs: lambda *args: None
 
+    stages = (("universal", 0.5, 1.0), ("specific", 3.0, 1.0), ("joint", 0.5, 0.1))
+    config = tiny(**FIELDS | {"train.stages": stages, "train.max_steps": 0})
     stopped = train_stages(config, tmp_path, progress=Stopping())
     assert not stopped.finished
     assert not (tmp_path / "joint").exists()
     assert load_run(tmp_path).config.finetune.trainable == ("u2s",)
+    assert stopped.step < 6
     assert train_stages(config, tmp_path).finished
-    assert (tmp_path / "joint" / "checkpoints" / "2").is_dir()
+    assert (tmp_path / "joint" / "checkpoints" / "1").is_dir()
 
 
 @pytest.mark.parametrize(
