@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from jaxvid import evaluation
+from jaxvid.inference import Recognizer, load_recognizer
 from jaxvid.train import evaluate_run, load_run, stage_folders, step_folder, train
 from jaxvid.train.stages import stage_config, train_stages
 
@@ -134,6 +135,14 @@ def test_an_oracle_is_asked_at_evaluation(done, tmp_path):
     wrong = plain.side[names[0]][:, 0].argmax(-1) != plain.labels
     changed = (plain.side[names[1]] != oracle.side[names[1]]).any(axis=(1, 2))
     assert not changed[~wrong].any()
+
+
+def test_videos_are_predicted_with_the_same_bits_but_not_by_an_oracle(done, videos, tmp_path):
+    predictions = evaluate_run(done.workdir, tmp_path / "eval").predictions
+    found = list(load_recognizer(done.workdir).predict(videos / "val" / "bend"))
+    np.testing.assert_array_equal([each.logits for each in found], predictions.logits[:2])
+    with pytest.raises(ValueError, match="model.u2s.oracle must be false for videos without labels"):
+        Recognizer(load_run(done.workdir, {"model.u2s.oracle": True}))
 
 
 def test_a_finished_run_is_not_trained_again(config, done, tmp_path):
