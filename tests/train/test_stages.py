@@ -141,7 +141,7 @@ def test_videos_are_predicted_with_the_same_bits_but_not_by_an_oracle(done, vide
     predictions = evaluate_run(done.workdir, tmp_path / "eval").predictions
     found = list(load_recognizer(done.workdir).predict(videos / "val" / "bend"))
     np.testing.assert_array_equal([each.logits for each in found], predictions.logits[:2])
-    with pytest.raises(ValueError, match="model.u2s.oracle must be false for videos without labels"):
+    with pytest.raises(ValueError, match=r"model\.u2s\.oracle must be false for videos without labels"):
         Recognizer(load_run(done.workdir, {"model.u2s.oracle": True}))
 
 
