@@ -1,4 +1,4 @@
-"""The pictures of `motion`: a patterned object before a patterned background, drawn from a clip's numbers.
+"""The pictures of `motion` and `motion_fine`: a patterned object before a patterned background, drawn from a clip's numbers.
 
 Nothing in an :class:`Appearance` depends on the class. The two splits draw from sets without a common member: of
 hues, of patterns, and of the numbers that make an outline, where the values of ``val`` lie between those of ``train``.
@@ -12,7 +12,7 @@ from types import MappingProxyType
 
 import numpy as np
 
-from jaxvid.data.datasets.motion_classes import DIMENSIONS
+from jaxvid.data.datasets.motion_courses import DIMENSIONS
 
 HEIGHT, WIDTH = 72, 80
 """Of a frame, pixels."""
@@ -123,7 +123,7 @@ def render(appearance: Appearance, courses: np.ndarray) -> tuple[np.ndarray, np.
 
     Args:
       appearance: how it looks.
-      courses: float[T 5], the values of :data:`jaxvid.data.datasets.motion_classes.DIMENSIONS` in every frame.
+      courses: float[T 5], the values of :data:`jaxvid.data.datasets.motion_courses.DIMENSIONS` in every frame.
 
     Returns:
       The frames, uint8[T 72 80 3] RGB, and where the object is in them, bool[T 72 80].
