@@ -107,7 +107,7 @@ MOTION_FINE = ClassTable(
     first_stream=12,
 )
 
-PAIRS: tuple[tuple[str, str], ...] = tuple(
-    zip(MOTION_FINE.class_names[::2], MOTION_FINE.class_names[1::2], strict=True)
-)
+CLASS_NAMES: tuple[str, ...] = MOTION_FINE.class_names
+
+PAIRS: tuple[tuple[str, str], ...] = tuple(zip(CLASS_NAMES[::2], CLASS_NAMES[1::2], strict=True))
 """The classes that differ in a detail only; each pair stands together in the table."""

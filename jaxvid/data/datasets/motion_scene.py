@@ -1,7 +1,8 @@
-"""The pictures of `motion` and `motion_fine`: a patterned object before a patterned background, drawn from a clip's numbers.
+"""The pictures of `motion`: a patterned object before a patterned background, drawn from a clip's numbers.
 
-Nothing in an :class:`Appearance` depends on the class. The two splits draw from sets without a common member: of
-hues, of patterns, and of the numbers that make an outline, where the values of ``val`` lie between those of ``train``.
+Nothing in an :class:`Appearance` depends on the class, and `motion_fine` has the same ones. The two splits draw from
+sets without a common member: of hues, of patterns, and of the numbers that make an outline, where the values of ``val``
+lie between those of ``train``.
 """
 
 from __future__ import annotations

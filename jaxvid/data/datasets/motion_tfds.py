@@ -1,4 +1,4 @@
-"""`motion` and `motion_fine` described for TensorFlow Datasets: the videos as bytes in ArrayRecord files, no TensorFlow anywhere.
+"""`motion` and `motion_fine` for TensorFlow Datasets: the videos as bytes in ArrayRecord files, no TensorFlow anywhere.
 
 The encoded files themselves are the feature. ``tfds.features.Video`` would need TensorFlow, and frames would take ten
 times the space.
