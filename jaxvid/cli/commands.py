@@ -231,8 +231,9 @@ def make_data(options: argparse.Namespace, overrides: dict[str, str]) -> int:
         print(f"images: {digits.make_digits(options.root)}")
         return 0
     with RichProgress() as progress:
-        making = {"num_workers": options.num_workers, "progress": progress.making()}
-        root = motion.make_motion(options.root, name=options.name, **making)
+        root = motion.make_motion(
+            options.root, name=options.name, num_workers=options.num_workers, progress=progress.making()
+        )
         print(f"videos: {root}")
         if options.tfds:
             print(f"TFDS: {motion.make_tfds(root, name=options.name)}")
