@@ -59,6 +59,7 @@ _EXAMPLES = {
     "data make": """examples:
   jaxvid data make motion --root=data/motion
   jaxvid data make motion --root=data/motion --tfds
+  jaxvid data make motion_fine
   jaxvid data make digits
 """,
     "data check": """examples:
@@ -214,10 +215,10 @@ def _build_parser() -> argparse.ArgumentParser:
     data = _command(subparsers, "data", "Make, check or look at videos.")
     tools = data.add_subparsers(metavar="COMMAND", required=True, parser_class=_Parser)
     make = _command(tools, "data make", "Make an embedded data set.", run=commands.make_data)
-    make.add_argument("name", choices=["digits", "motion"], help="which one")
+    make.add_argument("name", choices=["digits", "motion", "motion_fine"], help="which one")
     make.add_argument("--root", metavar="DIR", default="", help="where to (default: the cache folder)")
-    make.add_argument("--tfds", action="store_true", help="motion: also as a TFDS data set (ArrayRecord), DIR/tfds")
-    make.add_argument("--num_workers", type=int, default=None, metavar="N", help="motion: encoding processes")
+    make.add_argument("--tfds", action="store_true", help="videos: also as a TFDS data set (ArrayRecord), DIR/tfds")
+    make.add_argument("--num_workers", type=int, default=None, metavar="N", help="videos: encoding processes")
     check = _command(
         tools, "data check", "Decode every video and report.", run=commands.check_data, takes_overrides=True
     )
