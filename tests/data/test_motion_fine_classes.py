@@ -36,8 +36,8 @@ def test_any_16_frames_hold_the_same_values_in_both_classes_of_a_pair(pair):
     for seed in SEEDS:
         one, two = (orders(name, seed) for name in pair)
         for start in range(NUM_FRAMES - NUM_VALUES + 1):
-            stretches = (np.sort(values[start : start + NUM_VALUES], axis=0) for values in (one, two))
-            np.testing.assert_array_equal(*stretches)
+            first, second = (np.sort(values[start : start + NUM_VALUES], axis=0) for values in (one, two))
+            np.testing.assert_array_equal(first, second)
 
 
 @pytest.mark.parametrize("name", CLASS_NAMES)
