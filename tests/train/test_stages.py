@@ -16,6 +16,7 @@ from jaxvid.train.stages import stage_config, train_stages
 
 STAGES = (("universal", 2.0, 1.0), ("specific", 1.0, 1.0), ("joint", 1.0, 0.1))
 FIELDS = {"model.u2s.enabled": True, "model.u2s.num_confusing": 1.0, "train.stages": STAGES, "train.max_steps": 2}
+FIELDS |= {"model.conv": "direct"}  # compiles fastest
 
 
 @pytest.fixture(scope="module")
