@@ -28,6 +28,7 @@ from jaxvid.models.mfnet import MFNet
 from jaxvid.models.mtnet_reference import MTNetReference
 from jaxvid.models.resnet import ResNet3D
 from jaxvid.models.schemes import TORCH_LEAVES, Scheme, recurrent_key
+from jaxvid.models.slow import SlowOnly
 from jaxvid.models.slowfast import SlowFast
 from jaxvid.models.tam import TANet
 from jaxvid.models.tsm import TSM
@@ -144,6 +145,7 @@ SCHEMES: Mapping[type[nn.Module], tuple[Scheme, ...]] = MappingProxyType(
             Scheme("PySlowFast", names_pyslowfast.key, options={"shortcut_norm": True}),
         ),
         SlowFast: _FACEBOOK,
+        SlowOnly: _FACEBOOK,
         CSN: (
             *_FACEBOOK,
             Scheme("VMZ", names_vmz.key, options={"epsilon": 1e-3}),
