@@ -52,7 +52,8 @@ def schemes_of(name: str, model: nn.Module) -> tuple[Scheme, ...]:
       UnpublishedError: nobody has published weights of this kind of network.
     """
     schemes = SCHEMES.get(type(model))
-    if schemes is None or getattr(model, "fast", None) is not None:
+    changed = isinstance(model, (ResNet3D, DenseNet)) and model.fast is not None
+    if schemes is None or changed or (isinstance(model, ResNet3D) and model.delta is not None):
         raise UnpublishedError(
             f"model must be a network of which somebody has published weights, received {type(model).__name__} "
             f"({name!r})."
