@@ -1,5 +1,8 @@
 """A ResNet of MTConvs beside the one whose 3x3x3 they replace."""
 
+import math
+from pathlib import Path
+
 import flax.traverse_util
 import jax
 import jax.numpy as jnp
@@ -9,7 +12,10 @@ import pytest
 from jaxvid import models
 from jaxvid.models import cost
 from jaxvid.models.convert import torch_key
+from jaxvid.models.figures import COUNTED
 from jaxvid.models.torch_names import UnpublishedError
+
+DOCUMENT = Path(__file__).parents[2] / "docs" / "mtnet.md"
 
 
 def _shapes(model):
@@ -49,6 +55,39 @@ def test_all_channels_local_is_r3d(drawn, jit):
     logits, expected = jit(lambda video: (one.apply(variables, video), other.apply(theirs, video)))(video)
     assert np.std(expected) > 0
     np.testing.assert_allclose(logits, expected, rtol=0, atol=1e-5 * np.std(expected))
+
+
+def _reading(own, lateral):
+    """Parameters and multiply-adds of r3d_50 whose 3x3x3 are MTConvs at 7/8, at 16x224x224.
+
+    Args:
+      own: whether each branch sees its own channels, or all.
+      lateral: taps of the kernel between the branches.
+    """
+    params, macs = COUNTED["r3d_50"]
+    size = (8, 56, 56)
+    for stage, blocks in enumerate((3, 4, 6, 3)):
+        channels = 64 * 2**stage
+        local, prolonged = 7 * channels // 8, channels // 8
+        for block in range(blocks):
+            stride = 2 if stage and block == 0 else 1
+            t, h, w = size
+            reduced = (t if t <= 2 else min(t // 2, t - 2), h // 2, w // 2)
+            size, reduced = ([-(-length // stride) for length in lengths] for lengths in (size, reduced))
+            short = 27 * local * (local if own else channels)
+            long = 27 * prolonged * (prolonged if own else channels) + lateral * local * prolonged
+            params += short + long - 27 * channels**2 + 2 * prolonged  # and the BN of the kernel between them
+            macs += (short - 27 * channels**2) * math.prod(size) + long * math.prod(reduced)
+    return params, macs
+
+
+def test_readings_of_the_document():
+    assert _reading(own=True, lateral=1) == COUNTED["mtconv_r3d_50"]
+    rows = [line for line in DOCUMENT.read_text(encoding="utf-8").splitlines() if line.startswith("|")]
+    for own in (True, False):
+        for lateral in (1, 27):
+            params, macs = _reading(own, lateral)
+            assert sum(row.endswith(f"| {params / 1e6:.1f} M | {macs / 1e9:.1f} G |") for row in rows) == 1
 
 
 def test_every_block_halves_as_in_3d():
