@@ -179,7 +179,7 @@ PRINTED: Mapping[str, Printed] = MappingProxyType(
         "mc3_18_torchvision": Printed("11.695440", "43.34", TORCHVISION, _MULTIPLY_ADDS),
         "tsm_r50": Printed("24.3", "65", THESIS_MT, _MULTIPLY_ADDS),
         "tam_r50": Printed("25.6", "86", THESIS_MT, _MULTIPLY_ADDS),
-        "mtconv_r3d_50": Printed("35.7", "23.1", THESIS_CONV, f"parameters are 29.4 M; {_NOT_MET}"),
+        "mtconv_r3d_50": Printed("35.7", "23.1", THESIS_CONV, f"experimental; parameters are 29.4 M; {_NOT_MET}"),
         "u2s_resnet_50": Printed(None, "60.77", U2S, f"{_NOT_MET}; the multiply-adds are 4 % more"),
         "resnet2d_18": Printed("11.689512", "1.814", TORCHVISION, _AT_1000),
         "resnet2d_34": Printed("21.797672", "3.664", TORCHVISION, _AT_1000),
