@@ -21,7 +21,7 @@ BLOCKS = ("stem", "stage1", "stage2", "stage3", "stage4", "head")
 @pytest.fixture(scope="module")
 def tiny(drawn):
     """A narrow model of few blocks, its variables, and a clip of odd lengths."""
-    model = models.build("slow_r50_8x8", 5, width=16, conv="direct").clone(stage_sizes=(2, 1, 1, 1))
+    model = models.build("slow_r50_8x8", 5, width=16, conv="direct").clone(stage_sizes=(1, 1, 1, 1))
     return model, drawn(model), jax.random.normal(jax.random.key(0), (2, 3, 40, 70, 3))
 
 
@@ -49,7 +49,7 @@ def _without_the_fast_pathway(variables, slow):
 
 def test_is_slowfast_without_its_fast_pathway(tiny, drawn, jit):
     model, variables, video = tiny
-    slowfast = models.build("slowfast_r50_8x8", 5, width=16, conv="direct").clone(stage_sizes=(2, 1, 1, 1))
+    slowfast = models.build("slowfast_r50_8x8", 5, width=16, conv="direct").clone(stage_sizes=(1, 1, 1, 1))
     theirs, ours = _without_the_fast_pathway(drawn(slowfast), variables)
     fast = jax.random.normal(jax.random.key(1), (2, 12, 40, 70, 3))
 
@@ -76,35 +76,31 @@ def _normalised(model, clip):
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(state))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    ("name", "clip", "params", "printed"),
-    [
-        ("slow_r50_4x16", (4, 256, 256), 32.45, 27.55),
-        pytest.param("slowfast_r50_4x16", (32, 256, 256), 34.48, 36.69, marks=pytest.mark.slow),
-    ],
+    ("name", "clip", "printed"),
+    [("slow_r50_4x16", (4, 256, 256), 27.55), ("slowfast_r50_4x16", (32, 256, 256), 36.69)],
 )
-def test_figures_of_the_model_zoo_count_normalisation(name, clip, params, printed):
+def test_figures_of_the_model_zoo_count_normalisation(name, clip, printed):
     """As five operations a value; those of the networks of 8x8 frames do not."""
     model = models.build(name, 400)
-    assert cost.count_parameters(model) / 1e6 == pytest.approx(params, abs=5e-3)
     assert (cost.count_macs(model, clip) + 5 * _normalised(model, clip)) / 1e9 == pytest.approx(printed, abs=5e-3)
 
 
 def test_channels_and_kernels():
-    for name, blocks in (("slow_r50_4x16", (3, 4, 6, 3)), ("slow_r101_8x8", (3, 4, 23, 3))):
-        shapes = jax.tree.map(lambda leaf: leaf.shape, cost.variable_shapes(models.build(name, 7))["params"])
-        assert shapes["stem"]["conv"]["kernel"] == (1, 7, 7, 3, 64)
-        for stage, count in enumerate(blocks):
-            found, planes = shapes[f"stage{stage + 1}"], 64 * 2**stage
-            assert set(found) == {f"block{i}" for i in range(count)}
-            for i in range(count):
-                block = found[f"block{i}"]
-                inputs = 4 * planes if i else 2 * planes if stage else 64
-                assert block["conv1"]["kernel"] == ((1, 1, 3, 3)[stage], 1, 1, inputs, planes)
-                assert block["conv2"]["kernel"] == (1, 3, 3, planes, planes)
-                assert block["conv3"]["kernel"] == (1, 1, 1, planes, 4 * planes)
-                assert ("shortcut_norm" in block) == (i == 0)
-        assert shapes["head"]["classifier"] == {"kernel": (2048, 7), "bias": (7,)}
+    shapes = jax.tree.map(lambda leaf: leaf.shape, cost.variable_shapes(models.build("slow_r101_8x8", 7))["params"])
+    assert shapes["stem"]["conv"]["kernel"] == (1, 7, 7, 3, 64)
+    for stage, blocks in enumerate((3, 4, 23, 3)):
+        found, planes = shapes[f"stage{stage + 1}"], 64 * 2**stage
+        assert set(found) == {f"block{i}" for i in range(blocks)}
+        for i in range(blocks):
+            block = found[f"block{i}"]
+            inputs = 4 * planes if i else 2 * planes if stage else 64
+            assert block["conv1"]["kernel"] == ((1, 1, 3, 3)[stage], 1, 1, inputs, planes)
+            assert block["conv2"]["kernel"] == (1, 3, 3, planes, planes)
+            assert block["conv3"]["kernel"] == (1, 1, 1, planes, 4 * planes)
+            assert ("shortcut_norm" in block) == (i == 0)
+    assert shapes["head"]["classifier"] == {"kernel": (2048, 7), "bias": (7,)}
 
 
 def test_time_keeps_its_length(tiny):
