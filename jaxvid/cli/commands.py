@@ -51,6 +51,8 @@ def evaluate(options: argparse.Namespace, overrides: dict[str, str]) -> int:
     with RichProgress() as progress:
         done = evaluate_run(options.checkpoint, options.output, overrides, best=options.best, progress=progress)
     print(done.table)
+    if guesses := done.guess_table:
+        print(guesses)
     print(_table(done.metrics, title=f"{done.run.config.model.name}, step {done.run.step}"))
     print(f"results: {done.output}")
     return 0

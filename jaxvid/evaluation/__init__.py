@@ -12,6 +12,8 @@ from jaxvid.evaluation.confusion import draw_confusion
 from jaxvid.evaluation.metrics import ClassificationState, label_ranks, per_class, summarize
 from jaxvid.evaluation.predict import Predictions, concatenate, evaluate, mean_scores, predict_batches
 from jaxvid.evaluation.report import format_per_class, write_report
+from jaxvid.evaluation.stage_guesses import StageGuesses, collect_guesses
+from jaxvid.evaluation.stage_guesses_report import format_guesses
 from jaxvid.evaluation.stats import McNemar, clips_needed, difference_interval, holm, mcnemar
 
 __all__ = [
@@ -20,7 +22,9 @@ __all__ = [
     "Judged",
     "McNemar",
     "Predictions",
+    "StageGuesses",
     "clips_needed",
+    "collect_guesses",
     "compare_judged",
     "compare_runs",
     "comparison_json",
@@ -30,6 +34,7 @@ __all__ = [
     "draw_gains",
     "evaluate",
     "format_comparison",
+    "format_guesses",
     "format_per_class",
     "holm",
     "label_ranks",
