@@ -106,11 +106,6 @@ def _check_combinations(config: Config) -> None:
             f"{changed[0]} may only be set with model.class_regularization.enabled=true, received "
             f"{changed[0]}={flatten(config)[changed[0]]!r}."
         )
-    if config.finetune.draws and regularization.enabled:
-        raise ValueError(
-            f"finetune.draws must be 0 with model.class_regularization.enabled, whose first blocks see a classifier "
-            f"that may change, received finetune.draws={config.finetune.draws}."
-        )
     for name, readers in (("dictionary", ("srtg_csv",)), ("missing", ("hmdb51", "kinetics", "srtg_csv", "ucf101"))):
         if getattr(data, name) and data.name not in readers:
             raise ValueError(
