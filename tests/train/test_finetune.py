@@ -5,7 +5,8 @@ import numpy as np
 import optax
 import pytest
 
-from jaxvid.train import finetune, load_run, step_folder, train
+from jaxvid.evaluation import compare_runs
+from jaxvid.train import evaluate_run, finetune, load_run, step_folder, train
 from jaxvid.train.optim import make_optimizer
 from jaxvid.train.state import create_state
 from jaxvid.train.writers import LoggingProgress
@@ -145,7 +146,8 @@ def test_class_regularization_is_added_to_weights_without_it(tiny, source, tmp_p
     fields = {"finetune.weights": str(source), "finetune.trainable": ("class_regularization",), "train.max_steps": 1}
     fields |= {"model.class_regularization.enabled": True, "optimizer.learning_rate": 1.0}
     config, progress = tiny(**fields), Messages()
-    after, before = load_run(train(config, tmp_path, progress=progress).workdir), load_run(source)
+    result = train(config, tmp_path, progress=progress)
+    after, before = load_run(tmp_path), load_run(source)
     (table,) = [text for text in progress.texts if text.startswith("group ")]
     assert (tmp_path / "groups.txt").read_text() == f"{table}\n"
     rows = [line.split() for line in table.splitlines()[1:]]
@@ -153,6 +155,13 @@ def test_class_regularization_is_added_to_weights_without_it(tiny, source, tmp_p
     assert [row[2] for row in rows] == ["no"] * 6 + ["yes", str(16 * (2 + 4 + 8 + 16))]
     assert rows[-2] == ["class_regularization", "480", "yes", "1", "1"]
     assert kept_moments(tmp_path) == {"class_regularization"}
+    done = evaluate_run(tmp_path)
+    guessed = {name for name in result.metrics if name.startswith("guess/")}
+    assert guessed == {f"guess/stage{number}/top1" for number in (1, 2, 3, 4)}
+    assert all(done.metrics[name] == result.metrics[name] for name in guessed)
+    assert [line.split()[0] for line in done.guess_table.splitlines()][1:] == [
+        *(f"stage{number}" for number in (1, 2, 3, 4)), "network"]  # fmt: skip
+    assert compare_runs(done.output / "guesses" / "stage4", tmp_path).num_clips == 6
     progress = Messages()
     train(config, tmp_path, progress=progress)  # which is complete: there is no first step
     assert not any(text.startswith("group ") for text in progress.texts)
