@@ -107,8 +107,9 @@ class Messages(LoggingProgress):
 def kept_moments(run):
     """Parts of the network of which the optimizer's state has a leaf."""
     (step,) = [path for path in (run / "checkpoints").iterdir() if path.name == "1"]
-    paths = [path for path in step_folder.read_record(step)["items"]["opt_state"] if "kernel" in path]
-    return {part for part in (*finetune.BLOCKS, "class_regularization") if any(f"{part}/" in path for path in paths)}
+    paths = [path.split("/") for path in step_folder.read_record(step)["items"]["opt_state"] if "kernel" in path]
+    known = {*finetune.BLOCKS, "class_regularization"}
+    return {next(part for part in path if part in known) for path in paths}
 
 
 # The three ways to train with Class Regularization; the second one has a test of its own below.
