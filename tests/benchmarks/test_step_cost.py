@@ -71,10 +71,12 @@ def test_memory_grows_with_clips_and_frames():
 
 @pytest.mark.slow
 def test_class_regularization_adds_less_than_three_per_cent():
-    """To the step of r3d-50 at its clip of 16 frames, a quarter as high and wide: operations, traffic and memory."""
+    """To the step of r3d-50 at its training clip: operations, traffic and memory.
+
+    At a small clip it would be more: mapping the classifier's weights costs the same at any.
+    """
     plain, ours = (
-        step_cost("r3d_50", clip=(16, 56, 56), batch_size=2, optimize=False, conv="direct", regularized=regularized)
-        for regularized in (False, True)
+        step_cost("r3d_50", optimize=False, conv="direct", regularized=regularized) for regularized in (False, True)
     )
     assert ours["params"] - plain["params"] == 512 * 960
     for name in ("flops", "bytes_accessed", "peak_bytes"):
