@@ -39,7 +39,9 @@ def one_step(model, trainable, batch, beginning=None):
     ("name", "options", "trainable"),
     [
         ("srtg_r3d_18", {"gate": "cyclic", "cell": "gru"}, ("stage4", "head")),
-        ("r3d_18", {"affection_rates": (0.7, 0.6)}, ("class_regularization",)),  # of stages 3 and 4
+        pytest.param(
+            "r3d_18", {"affection_rates": (0.7, 0.6)}, ("class_regularization",), marks=pytest.mark.slow
+        ),  # of stages 3 and 4
         pytest.param("slowfast_r50_8x8", {}, ("stage4/fast", "head"), marks=pytest.mark.slow),
         pytest.param("i3d", {}, ("head",), marks=pytest.mark.slow),
         pytest.param("x3d_s", {"dtype": "bfloat16"}, ("stage3", "stage4", "head"), marks=pytest.mark.slow),

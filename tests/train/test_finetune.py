@@ -113,9 +113,8 @@ def kept_moments(run):
 
 
 # The three ways to train with Class Regularization; the second one has a test of its own below.
-@pytest.mark.parametrize(
-    "trainable", [pytest.param((), marks=pytest.mark.slow), ("class_regularization", "stage3", "stage4")]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("trainable", [(), ("class_regularization", "stage3", "stage4")])
 def test_with_class_regularization_what_is_frozen_stays_bit_for_bit(tiny, source, tmp_path, trainable):
     """In the parameters, their average, the statistics of BatchNorm, and what the optimizer keeps: nothing."""
     fields = {"finetune.trainable": trainable, "train.max_steps": 1, "model.class_regularization.enabled": True}
