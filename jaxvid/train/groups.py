@@ -44,7 +44,7 @@ def groups_of(params: Any, trainable: Sequence[str]) -> list[Group]:
     Group(name='head', num_params=3, trainable=True)
     """
     counts: dict[tuple[str, bool], int] = {}
-    flat = flax.traverse_util.flatten_dict(params)
+    flat: dict[tuple[str, ...], Any] = flax.traverse_util.flatten_dict(params)
     mixed = {path[0] for path in flat if trains(path, trainable)} & {
         path[0] for path in flat if not trains(path, trainable)
     }
@@ -73,7 +73,8 @@ def group_table(params: Any, trainable: Sequence[str], schedule: optax.Schedule,
     head            5      yes         0.1           0.1
     total       2,005        5         0.1           0.1
     """
-    rates = [f"{float(rate):.3g}" for rate in (schedule(0), jnp.max(schedule(jnp.arange(total_steps))))]
+    first, highest = jnp.asarray(schedule(0)), jnp.max(jnp.asarray(schedule(jnp.arange(total_steps))))
+    rates = [f"{float(rate):.3g}" for rate in (first, highest)]
     groups = groups_of(params, trainable)
     lines = [["group", "parameters", "trained", "first rate", "highest rate"]]
     for group in groups:
