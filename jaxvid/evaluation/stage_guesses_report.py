@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from jaxvid.evaluation.text import columns, p_text, printable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure, SubFigure
 
 
 def format_guesses(found: Mapping[str, Any]) -> str:
@@ -74,7 +74,7 @@ def draw_guesses(found: Mapping[str, Any]) -> Figure:
     num_classes = len(found["classes"])
     height = float(np.clip(0.32 * num_classes, 5.0, 12.0))
     figure = Figure(figsize=(10.0, height + 1.2), layout="constrained")
-    left, right = figure.subfigures(1, 2, width_ratios=(1.0, 1.15))
+    left, right = cast("tuple[SubFigure, SubFigure]", figure.subfigures(1, 2, width_ratios=(1.0, 1.15)))
     accuracy, agreement = left.subplots(2, 1, height_ratios=(1.0, 1.4))
     _draw_accuracy(accuracy, found["stages"])
     title = "share of clips taken for the same class"

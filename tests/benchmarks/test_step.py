@@ -94,7 +94,7 @@ def test_what_class_regularization_adds(monkeypatch):
     assert turns[1].network is turns[0]
     assert "class_regularization" not in plain
     assert ours["params"] - plain["params"] == 32 * (4 + 8 + 16 + 32)
-    assert ours["macs"] == plain["macs"]  # of convolutions and of the classifier, which are the same
+    assert ours["macs"] >= plain["macs"] + 10 * 32 * (4 + 8 + 16 + 32)  # mapping the classifier's weights
     json.dumps(added, allow_nan=False)
     shares = [added[f"added_{name}"] for name in ("flops", "bytes_accessed", "peak_bytes", "params")]
     assert shares == pytest.approx([0.01, 0.02, 0.0, 0.0])
