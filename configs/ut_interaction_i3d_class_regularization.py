@@ -3,7 +3,7 @@
 Each fold goes on from its own run of `configs/ut_interaction_i3d_head.py`, which is the twin. Only the regularisation
 is trained, from a Kaiming start at rate 0.1 (thesis, section 6.4.2); with `last_blocks` the last two Inception modules
 and the classifier too, at 1e-3 (Stergiou, Poppe and Veltkamp 2020, section 4). The papers reduce the rate to a tenth
-after 50 or 70 of 120 epochs; here after four of six.
+after 50 or 70 of 120 epochs; here after two of three.
 
     jaxvid train --config=configs/ut_interaction_i3d_class_regularization.py:set1 --workdir=runs/ut-i3d-cr \
         --config.data.root=UT_INTERACTION
@@ -33,7 +33,7 @@ def get_config(options: str = "both"):
     config.optimizer.learning_rate = 1e-3 if how else 0.1
     config.optimizer.weight_decay = 1e-5
     config.schedule.name = "step"
-    config.schedule.boundaries = (4.0,)
-    config.train.num_epochs = 6.0
-    config.eval.every_epochs = 6.0
+    config.schedule.boundaries = (2.0,)
+    config.train.num_epochs = 3.0
+    config.eval.every_epochs = 3.0
     return config
