@@ -56,6 +56,8 @@ def evaluate(options: argparse.Namespace, overrides: dict[str, str]) -> int:
     print(done.table)
     if done.fusions:
         print(evaluation.format_fusions(done.fusions))
+    if guesses := done.guess_table:
+        print(guesses)
     print(_table(done.metrics, title=f"{done.run.config.model.name}, step {done.run.step}"))
     print(f"results: {done.output}")
     return 0

@@ -74,6 +74,7 @@ _EXAMPLES = {
   jaxvid bench decode
   jaxvid bench pipeline
   jaxvid bench step --model=srtg_r3d_18 --width=16 --clip=16,64,64 --batch_size=16
+  jaxvid bench step --model=r3d_50 --width=64 --clip=16,112,112 --batch_size=2 --class_regularization
   jaxvid bench motion --seeds=3 --workdir=runs/bench-motion         SRTG beside the plain network, over seeds
   jaxvid bench ops --json > ops.jsonl                               every operator, as a share of this machine's peak
   jaxvid bench ops --op=conv3d --plot=conv3d.png
@@ -248,6 +249,9 @@ def _build_parser() -> argparse.ArgumentParser:
     )
     bench.add_argument("--clip", default="16,64,64", metavar="T,H,W", help="step: the clip (default: %(default)s)")
     bench.add_argument("--batch_size", type=int, default=16, help="step: clips (default: %(default)s)")
+    bench.add_argument(
+        "--class_regularization", action="store_true", help="step: also the network with it, and what that adds"
+    )
 
     bench.add_argument("--config", default="configs/motion.py", help="motion: the recipe (default: %(default)s)")
     bench.add_argument("--workdir", default="runs/bench-motion", help="motion: the runs (default: %(default)s)")

@@ -192,6 +192,7 @@ def test_a_signal_ends_the_stage_under_way_and_no_other_begins(tiny, tmp_path):
         ({"train.stages": (("first", 1.0, 1.0),)}, "train.stages must be"),
         ({"model.u2s.enabled": False, "model.u2s.num_confusing": 0.0}, "only be set with model.u2s.enabled=true"),
         ({"finetune.trainable": ("head",)}, "finetune.trainable must not be set with train.stages"),
+        ({"train.stages": (), "finetune.trainable": ("head",), "finetune.draws": 2}, "draws must be 0 with model.u2s"),
         ({"schedule.warmup_epochs": 1.5}, "warmup_epochs must be <= the epochs of each of train.stages"),
         ({"model.class_regularization.enabled": True}, "model.u2s.enabled must be false with"),
         ({"model.u2s.oracle": True, "model.u2s.variant": "simple"}, "model.u2s.oracle must be false unless"),
