@@ -254,6 +254,35 @@ def check_data(options: argparse.Namespace, overrides: dict[str, str]) -> int:
     return 1 if report.broken else 0
 
 
+def make_flow(options: argparse.Namespace, overrides: dict[str, str]) -> int:
+    """Computes the optical flow of a data set; status 1 where there is a video without."""
+    from jaxvid import config as config_lib
+    from jaxvid.data.flow import FlowSettings
+    from jaxvid.data.flow_files import make_flow
+    from jaxvid.progress import RichProgress
+    from jaxvid.train import assemble
+
+    config = config_lib.load(options.config, overrides)
+    if config.data.modality == "flow":
+        raise UsageError("data.modality must be 'rgb' with 'jaxvid data flow', which reads the RGB videos.")
+    settings = FlowSettings(options.bound, options.short_side)
+    with RichProgress() as progress:
+        datasets = [assemble.open_dataset(config, split, progress) for split in assemble.split_names(config)]
+        report = make_flow(
+            datasets,
+            options.output,
+            settings,
+            annotations=config.data.annotations,
+            num_workers=options.num_workers,
+            progress=progress.counting("flow"),
+        )
+    print(json.dumps(report.to_json(), indent=2) if options.json else report.to_text())
+    if not options.json:
+        print(f"flow: {report.output}")
+        print(f"next: jaxvid train with --config.data.root={report.output} --config.data.modality=flow")
+    return 1 if report.broken else 0
+
+
 def browse_data(options: argparse.Namespace, overrides: dict[str, str]) -> int:
     """Draws clips."""
     from jaxvid import config as config_lib

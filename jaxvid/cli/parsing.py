@@ -55,6 +55,7 @@ _EXAMPLES = {
   jaxvid data make motion --root=data/motion
   jaxvid data check --config=configs/folder.py --config.data.root=videos
   jaxvid data browse --config=configs/motion.py --output=clips.png
+  jaxvid data flow --config=configs/motion.py --output=data/motion-flow
 """,
     "data make": """examples:
   jaxvid data make motion --root=data/motion
@@ -64,6 +65,14 @@ _EXAMPLES = {
     "data check": """examples:
   jaxvid data check --config=configs/motion.py
   jaxvid data check --config=configs/folder.py --config.data.root=videos --json
+""",
+    "data flow": """examples:
+  jaxvid data flow --config=configs/folder.py --config.data.root=videos --output=flow
+  jaxvid data flow --config=configs/motion.py --output=data/motion-flow
+  jaxvid data flow --config=configs/ut_interaction.py --output=flow --short_side=128 --num_workers=2
+
+The flow (TV-L1) of each video is stored as a video of the same name, length and times: u, v and the magnitude as
+128 + 127 * pixels / bound. An interrupted run goes on. Train with --config.data.root=DIR --config.data.modality=flow.
 """,
     "data browse": """examples:
   jaxvid data browse --config=configs/motion.py --output=clips.png
@@ -211,7 +220,7 @@ def _build_parser() -> argparse.ArgumentParser:
     convert.add_argument("--inflate", action="store_true", help="spread the 2-D kernels of an image network over time")
     convert.add_argument("--golden", metavar="FILE.npz", help="video and logits, to compare with")
 
-    data = _command(subparsers, "data", "Make, check or look at videos.")
+    data = _command(subparsers, "data", "Make, check or look at videos, or compute their optical flow.")
     tools = data.add_subparsers(metavar="COMMAND", required=True, parser_class=_Parser)
     make = _command(tools, "data make", "Make an embedded data set.", run=commands.make_data)
     make.add_argument("name", choices=["digits", "motion"], help="which one")
@@ -231,6 +240,24 @@ def _build_parser() -> argparse.ArgumentParser:
     browse.add_argument("--output", default="clips.png", metavar="PNG", help="the picture (default: %(default)s)")
     browse.add_argument("--rows", type=int, default=12, metavar="N", help="clips (default: %(default)s)")
     browse.add_argument("--seed", type=int, default=0, metavar="N", help="which clips (default: %(default)s)")
+
+    flow = _command(
+        tools, "data flow", "Compute the optical flow of every video.", run=commands.make_flow, takes_overrides=True
+    )
+    _add_config(flow)
+    flow.add_argument("--output", required=True, metavar="DIR", help="the folder of flow; gone on with where it exists")
+    flow.add_argument(
+        "--bound", type=float, default=20.0, metavar="PIXELS", help="larger displacements are clipped (default: 20)"
+    )
+    flow.add_argument(
+        "--short_side",
+        type=int,
+        default=256,
+        metavar="PIXELS",
+        help="larger frames are shrunk to this shorter side before (default: %(default)s)",
+    )
+    flow.add_argument("--num_workers", type=int, default=None, metavar="N", help="processes (default: one a core)")
+    flow.add_argument("--json", action="store_true", help="the report as JSON")
 
     bench = _command(subparsers, "bench", "Measure; prints JSON lines.", run=commands.measure)
     names = ["decode", "motion", "ops", "pipeline", "plot", "step"]

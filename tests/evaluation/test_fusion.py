@@ -21,7 +21,7 @@ def test_the_mean_by_hand():
 def test_only_proportions_matter_and_weight_zero_leaves_a_network_out():
     rng = np.random.default_rng(0)
     one, other = softmax(rng.normal(size=(2, 7, 5)))
-    np.testing.assert_array_equal(fused_scores([one, other], [0.6, 0.2]), fused_scores([one, other], [3, 1]))
+    np.testing.assert_allclose(fused_scores([one, other], [0.6, 0.2]), fused_scores([one, other], [3, 1]), rtol=1e-6)
     np.testing.assert_array_equal(fused_scores([one, other], [1.5e308, 5e307]), fused_scores([one, other], [3, 1]))
     np.testing.assert_array_equal(fused_scores([one, np.full_like(other, np.nan)], [5, 0]), one)
     np.testing.assert_array_equal(fused_scores([one, one], [0.3, 0.7]), one)
