@@ -71,6 +71,36 @@ def compare(options: argparse.Namespace, overrides: dict[str, str]) -> int:
     return 0
 
 
+def fuse(options: argparse.Namespace, overrides: dict[str, str]) -> int:
+    """Says what several evaluated runs are worth together."""
+    from jaxvid import evaluation
+    from jaxvid.train.output import make_output_folder
+
+    if len(options.words) < 2:
+        raise UsageError(f"jaxvid fuse must be given at least 2 runs, received {options.words[0]!r} only.")
+    # An option that was not given is the function's own default.
+    chosen = {name: value for name in ("num_folds", "step", "seed") if (value := getattr(options, name)) is not None}
+    if options.weights is not None:
+        if chosen:
+            raise UsageError(f"--{next(iter(chosen))} belongs to the search of weights, received it with --weights.")
+        chosen["weights"] = _numbers("--weights", options.weights)
+    found = evaluation.fuse_runs(options.words, **chosen)
+    folder = None if options.output is None else make_output_folder("--output", options.output)
+    print(evaluation.fusion_json(found) if options.json else evaluation.format_fusion(found))
+    if folder is not None:
+        evaluation.write_fusion(folder, found)
+        if not options.json:
+            print(f"results: {folder}")
+    return 0
+
+
+def _numbers(option: str, text: str) -> list[float]:
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError as error:
+        raise UsageError(f"{option} must be numbers, as 0.6,0.4, received {option}={text}.") from error
+
+
 def predict(options: argparse.Namespace, overrides: dict[str, str]) -> int:
     """Says what is seen in videos; status 1 where one could not be decoded."""
     from jaxvid.inference import annotate, find_videos, load_recognizer

@@ -32,6 +32,14 @@ _EXAMPLES = {
   jaxvid compare runs/with runs/without --json > compared.json
   jaxvid compare runs/motion runs/motion/eval-shuffled --output=runs/motion/compare
 """,
+    "fuse": """examples:
+  jaxvid fuse runs/rgb runs/flow
+  jaxvid fuse runs/rgb runs/flow --output=runs/two-streams && jaxvid compare runs/two-streams runs/rgb
+  jaxvid fuse runs/rgb runs/flow runs/big --weights=1,1.5,1 --json
+
+Scores (softmax, averaged over views) are averaged with weights. Those are searched on one part of the clips and tried
+on the other, fold by fold, so that no clip's label decides on its own weights.
+""",
     "predict": """examples:
   jaxvid predict runs/motion clip.mp4
   jaxvid predict runs/motion clip.mp4 videos --top=3 --csv=seen.csv
@@ -174,6 +182,18 @@ def _build_parser() -> argparse.ArgumentParser:
         )
     compare.add_argument("--json", action="store_true", help="the report as JSON")
     compare.add_argument("--output", metavar="DIR", help="also write compare.json, and compare.png of the classes")
+
+    fuse = _command(subparsers, "fuse", "What are several runs worth together? Weighs their scores.", run=commands.fuse)
+    fuse.usage = "jaxvid fuse RUN_A RUN_B [RUN ...] [options]"
+    fuse.add_argument("words", nargs="+", metavar="RUN", help="evaluated runs, or folders of evaluations' results")
+    fuse.add_argument("--weights", metavar="A,B,...", help="these weights; nothing is searched")
+    fuse.add_argument("--num_folds", type=int, metavar="N", help="of the clips, for the search (default: 5)")
+    fuse.add_argument("--step", type=float, metavar="S", help="of the weights that are tried (default: 0.05)")
+    fuse.add_argument("--seed", type=int, metavar="N", help="of the folds (default: 0)")
+    fuse.add_argument("--json", action="store_true", help="the report as JSON")
+    fuse.add_argument(
+        "--output", metavar="DIR", help="also write fuse.json, fuse.png and the results as of an evaluation"
+    )
 
     predict = _command(subparsers, "predict", "Say what is seen in videos.", run=commands.predict, takes_overrides=True)
     predict.usage = "jaxvid predict RUN VIDEO [VIDEO ...] [options]"
