@@ -60,6 +60,7 @@ def test_ranges(overrides, sentence):
             ("finetune.draws=2", "model.class_regularization.enabled"),
         ),
         ({"data.folds": ("a", "b")}, ("data.folds", "data.train_split='train'")),
+        ({"data.modality": "flow", "data.color": "BGR"}, ("data.color='BGR'", "data.modality='flow'")),
     ],
 )
 def test_combinations_name_both_fields(overrides, names):
