@@ -17,6 +17,7 @@ import contextlib
 import fcntl
 import glob
 import json
+import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -32,6 +33,7 @@ from jaxvid.data.sources import hmdb51, ucf101
 from jaxvid.data.sources.listing import FLOW_RECORD, QUARANTINE, is_image
 from jaxvid.data.workers import WorkerDiedError
 
+_LOG = logging.getLogger(__name__)
 _CSV = ("*.csv", "labels/*.csv", "annotations/*.csv")
 _BESIDE = {
     "hmdb51": ("*_test_split[123].txt", f"{hmdb51.FOLDER}/*.txt", f"../{hmdb51.FOLDER}/*.txt"),
@@ -205,6 +207,9 @@ def _begin(folder: Path, name: str, settings: FlowSettings, version: str) -> Non
                     f"output must hold flow of one kind, received {folder}, which was made with "
                     f"{field}={found.get(field)!r}, and {field}={value!r} now."
                 )
+        if found.get("scikit-image") != version:
+            begun = found.get("scikit-image")
+            _LOG.warning("The flow in %s was begun with scikit-image %s and goes on with %s.", folder, begun, version)
     else:
         _write(file, (json.dumps(wanted | {"scikit-image": version}, indent=2) + "\n").encode())
 
