@@ -30,7 +30,7 @@ def format_fusion(found: Fusion) -> str:
     told = f"{n:,} clips of {len(found.judged.class_names)} classes"
     name = "searched weights" if found.searched else "given weights"
     rated = [*zip(_letters(found), found.alone, strict=True), ("equal weights", found.equal), (name, found.fused)]
-    best = f"{_letters(found)[found.best]}, the best run"
+    best = _letters(found)[found.best]
     return "\n".join(
         [
             *(f"{letter}: {printable(run)}" for letter, run in zip(_letters(found), found.runs, strict=True)),
@@ -38,8 +38,8 @@ def format_fusion(found: Fusion) -> str:
             *columns([["", "right", "accuracy", f"{1 - ALPHA:.0%} interval"], *(_row(*one) for one in rated)]),
             f"{told}{f', {missing:,} of which could not be decoded: wrong in all' * bool(missing)}",
             "",
-            *_gain(f"{name} - {best}", found.gain),
-            *_gain(f"equal weights - {best}", found.equal_gain),
+            *_gain(name, best, found.gain),
+            *_gain("equal weights", best, found.equal_gain),
             "",
             *(_search(found) if found.searched else [f"weights: {_weights(found, found.weights)}"]),
         ]
@@ -64,12 +64,12 @@ def _row(name: str, rating: Rating) -> list[str]:
     return [name, f"{rating.num_correct:,}", f"{rating.accuracy:.2%}", f"{low:.2%} to {high:.2%}"]
 
 
-def _gain(what: str, gain: Comparison) -> list[str]:
+def _gain(name: str, best: str, gain: Comparison) -> list[str]:
     (low, high), test = gain.interval, gain.test
+    only = f"{test.b:,} clips that only they get right, {test.c:,} that only {best} does"
     return [
-        f"{what}: {gain.difference:+.2%} ({1 - ALPHA:.0%} interval {low:+.2%} to {high:+.2%}); only the first right: "
-        f"{test.b:,}, only the second: {test.c:,}",
-        f"  McNemar: chi2 = {test.chi2:.3f} (Edwards), p = {p_text(test.p_value)}; "
+        f"{name} - {best}, the best run: {gain.difference:+.2%} ({1 - ALPHA:.0%} interval {low:+.2%} to {high:+.2%})",
+        f"  {only}; McNemar: chi2 = {test.chi2:.3f} (Edwards), p = {p_text(test.p_value)}; "
         f"exact p = {p_text(test.exact_p_value)}",
     ]
 

@@ -144,7 +144,7 @@ def naive(runs, grid, folds, fold):
 
 @pytest.mark.parametrize("num_runs", [2, 3])
 def test_no_clip_decides_on_its_own_weights(num_runs):
-    runs = random_runs(num_runs, seed=num_runs)
+    runs = random_runs(num_runs, n=40, seed=num_runs)
     found = fuse_judged(runs, step=0.25, num_folds=3)
     folds, grid = stratified_folds(runs[0][0], 3, seed=0), weight_grid(num_runs, 0.25)
     np.testing.assert_array_equal(found.fold_of_clip, folds)
