@@ -12,9 +12,9 @@ what happens between the frames ``t`` and ``t + 1``; the last frame, which has n
 So a flow video has as many frames as its RGB video, shown at the same times: an index means the same moment in both.
 
 The files are QuickTime with a PNG picture for each frame: no value changes, no channel is stored at half size, every
-frame can be decoded alone, and PNG's checksums tell of every damage. Lossless H.264 (RGB, ``veryfast``) would be smaller by 7
-to 14 % (a clip of HMDB-51 at 64 to 224 pixels) and take twice the time to decode; FFV1 decodes flipped bits without a
-word.
+frame can be decoded alone, and PNG's checksums tell of every damage. Lossless H.264 (RGB, ``veryfast``) would be
+smaller by 7 to 14 % (a clip of HMDB-51 at 64 to 224 pixels) and take twice the time to decode; FFV1 decodes flipped
+bits without a word.
 """
 
 from __future__ import annotations
