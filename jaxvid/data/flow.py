@@ -19,6 +19,7 @@ bits without a word.
 
 from __future__ import annotations
 
+import importlib.metadata
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
@@ -81,10 +82,10 @@ def require_package() -> str:
       ImportError: it is not installed.
     """
     try:
-        import skimage
+        import skimage  # noqa: F401
     except ImportError as error:
         raise ImportError('optical flow needs scikit-image: pip install "jaxvid[flow]"') from error
-    return skimage.__version__
+    return importlib.metadata.version("scikit-image")
 
 
 def optical_flow(frame: np.ndarray, following: np.ndarray) -> np.ndarray:
