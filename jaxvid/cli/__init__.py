@@ -1,4 +1,4 @@
-"""The command line: ``jaxvid train | eval | compare | predict | convert | models | data | bench | doctor``."""
+"""The command line: ``jaxvid train | eval | compare | fuse | predict | convert | models | data | bench | doctor``."""
 
 from __future__ import annotations
 

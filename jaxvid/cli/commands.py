@@ -55,7 +55,7 @@ def evaluate(options: argparse.Namespace, overrides: dict[str, str]) -> int:
         done = evaluate_run(options.checkpoint, options.output, overrides, best=options.best, progress=progress)
     print(done.table)
     if done.fusions:
-        print(evaluation.format_fusions(done.fusions))
+        print(evaluation.format_networks(done.fusions))
     if guesses := done.guess_table:
         print(guesses)
     print(_table(done.metrics, title=f"{done.run.config.model.name}, step {done.run.step}"))
@@ -76,6 +76,36 @@ def compare(options: argparse.Namespace, overrides: dict[str, str]) -> int:
         if not options.json:
             print(f"results: {folder}")
     return 0
+
+
+def fuse(options: argparse.Namespace, overrides: dict[str, str]) -> int:
+    """Says what several evaluated runs are worth together."""
+    from jaxvid import evaluation
+    from jaxvid.train.output import make_output_folder
+
+    if len(options.words) < 2:
+        raise UsageError(f"jaxvid fuse must be given at least 2 runs, received {options.words[0]!r} only.")
+    # An option that was not given is the function's own default.
+    chosen = {name: value for name in ("num_folds", "step", "seed") if (value := getattr(options, name)) is not None}
+    if options.weights is not None:
+        if chosen:
+            raise UsageError(f"--{next(iter(chosen))} belongs to the search of weights, received it with --weights.")
+        chosen["weights"] = _numbers("--weights", options.weights)
+    found = evaluation.fuse_runs(options.words, **chosen)
+    folder = None if options.output is None else make_output_folder("--output", options.output)
+    print(evaluation.fusion_json(found) if options.json else evaluation.format_fusion(found))
+    if folder is not None:
+        evaluation.write_fusion(folder, found)
+        if not options.json:
+            print(f"results: {folder}")
+    return 0
+
+
+def _numbers(option: str, text: str) -> list[float]:
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError as error:
+        raise UsageError(f"{option} must be numbers, as 0.6,0.4, received {option}={text}.") from error
 
 
 def predict(options: argparse.Namespace, overrides: dict[str, str]) -> int:
@@ -260,6 +290,35 @@ def check_data(options: argparse.Namespace, overrides: dict[str, str]) -> int:
     with RichProgress() as progress:
         report = check.check_dataset(datasets, num_workers=options.num_workers, progress=progress.checking())
     print(json.dumps(report.to_json(), indent=2) if options.json else report.to_text())
+    return 1 if report.broken else 0
+
+
+def make_flow(options: argparse.Namespace, overrides: dict[str, str]) -> int:
+    """Computes the optical flow of a data set; status 1 where there is a video without."""
+    from jaxvid import config as config_lib
+    from jaxvid.data.flow import FlowSettings
+    from jaxvid.data.flow_files import make_flow
+    from jaxvid.progress import RichProgress
+    from jaxvid.train import assemble
+
+    config = config_lib.load(options.config, overrides)
+    if config.data.modality == "flow":
+        raise UsageError("data.modality must be 'rgb' with 'jaxvid data flow', which reads the RGB videos.")
+    settings = FlowSettings(options.bound, options.short_side)
+    with RichProgress() as progress:
+        datasets = [assemble.open_dataset(config, split, progress) for split in assemble.split_names(config)]
+        report = make_flow(
+            datasets,
+            options.output,
+            settings,
+            annotations=config.data.annotations,
+            num_workers=options.num_workers,
+            progress=progress.counting("flow"),
+        )
+    print(json.dumps(report.to_json(), indent=2) if options.json else report.to_text())
+    if not options.json:
+        print(f"flow: {report.output}")
+        print(f"next: jaxvid train with --config.data.root={report.output} --config.data.modality=flow")
     return 1 if report.broken else 0
 
 
