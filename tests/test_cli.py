@@ -15,6 +15,7 @@ COMMANDS = [
     ["eval"],
     ["compare"],
     ["predict"],
+    ["explain"],
     ["models"],
     ["data"],
     ["data", "make"],

@@ -1,4 +1,4 @@
-"""The command line: ``jaxvid train | eval | compare | predict | convert | models | data | bench | doctor``."""
+"""The command line: ``jaxvid train | eval | compare | predict | explain | convert | models | data | bench | …``."""
 
 from __future__ import annotations
 
