@@ -43,32 +43,36 @@ def u2s_similarity(
     _check(similarity, accuracy, len(class_names))
     values = np.concatenate(list(similarity.values()))
     low, high = float(values.min()), float(values.max())
-    width = max(high - low, 1e-9)
-    edges = np.linspace(low, low + width, _NUM_BINS + 1)
+    span = max(high - low, 1e-9)
+    edges = np.linspace(low, low + span, _NUM_BINS + 1)
+    thick = span / _NUM_BINS * 0.9 / len(similarity)  # the bars of the networks stand side by side in a bin
     figure = Figure(figsize=(11.5, 4.8), layout="constrained")
     scatter, histogram = figure.subplots(1, 2)
     numbers: dict[str, Any] = {"networks": {}, "bins": edges.tolist()}
     lines = []
-    for (name, alike), (marker, colour) in zip(similarity.items(), _styles(len(similarity)), strict=True):
+    for n, (name, alike) in enumerate(similarity.items()):
+        marker, colour = _STYLES[n % len(_STYLES)]
         right = accuracy[name]
         r = correlation(alike, right)
         told = f"r = {r:.2f}" if r is not None else "r is undefined"
         counts, _ = np.histogram(alike, edges)
         scatter.scatter(alike, right, marker=marker, color=colour, s=45, alpha=0.8, label=f"{name}, {told}")
         mean = float(alike.mean())
-        histogram.stairs(counts, edges, color=colour, linewidth=2, label=f"{name}, mean {mean:.3f}")
+        histogram.bar(
+            edges[:-1] + n * thick, counts, thick, align="edge", color=colour, label=f"{name}, mean {mean:.3f}"
+        )
         histogram.axvline(mean, color=colour, linestyle=":", linewidth=1.2)
         numbers["networks"][name] = {
             "mean_similarity": mean,
             "correlation": r,
             "average_similarity": dict(zip(class_names, alike.tolist(), strict=True)),
-            "normalized_similarity": dict(zip(class_names, ((alike - low) / width).tolist(), strict=True)),
+            "normalized_similarity": dict(zip(class_names, ((alike - low) / span).tolist(), strict=True)),
             "accuracy": {k: None if np.isnan(v) else float(v) for k, v in zip(class_names, right, strict=True)},
             "counts": counts.tolist(),
         }
         lines.append(f"{name}: mean similarity {mean:.4f}, correlation with the accuracy: {told}")
     _label(scatter, "average similarity to the other classes", "accuracy of the class")
-    scatter.set_ylim(-0.03, 1.03)
+    scatter.set_ylim(top=1.03)
     _label(histogram, "average similarity to the other classes", "classes")
     return Picture(figure, numbers, tuple(lines))
 
@@ -85,10 +89,6 @@ def correlation(similarity: np.ndarray, accuracy: np.ndarray) -> float | None:
     if known.sum() < 3 or scale < 1e-12:
         return None
     return round(float(a @ b) / scale, 12)
-
-
-def _styles(number: int) -> list[tuple[str, str]]:
-    return [_STYLES[k % len(_STYLES)] for k in range(number)]
 
 
 def _label(axes: Axes, x: str, y: str) -> None:

@@ -62,6 +62,7 @@ def u2s_tsne(
                 axes.scatter(*points[chosen].T, marker=marker, color=colour, s=36, alpha=0.85,
                              label=f"{known} ({chosen.sum()})")  # fmt: skip
         axes.set_title(f"{network}: silhouette {silhouette:.3f}, right {accuracy:.1%}", fontsize=11)
+        axes.set_aspect("equal", "datalim")
         axes.set_xticks([])
         axes.set_yticks([])
         for text in axes.legend(fontsize=9).get_texts():

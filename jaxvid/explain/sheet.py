@@ -61,7 +61,7 @@ def overlay(video: np.ndarray, heat: np.ndarray) -> np.ndarray:
 
     Args:
       video: ``uint8[T H W 3]``.
-      heat: ``float[T H W]`` in [0, 1].
+      heat: ``float[T H W]`` in [0, 1]; NaN is left grey.
 
     Returns:
       ``uint8[T H W 3]``.
@@ -70,17 +70,18 @@ def overlay(video: np.ndarray, heat: np.ndarray) -> np.ndarray:
 
     grey = video.astype(np.float32) @ np.array([0.299, 0.587, 0.114], np.float32)  # luma, ITU-R BT.601
     colours = np.asarray(colormaps["turbo"](heat))[..., :3] * 255
-    return ((1 - _OPACITY) * grey[..., None] + _OPACITY * colours).round().astype(np.uint8)
+    drawn = (1 - _OPACITY) * grey[..., None] + _OPACITY * colours
+    return np.where(np.isnan(heat)[..., None], grey[..., None], drawn).round().astype(np.uint8)
 
 
 def scaled(values: np.ndarray) -> np.ndarray:
-    """The values stretched to [0, 1]; zeros where they are all the same.
+    """The values stretched to [0, 1]; NaN where they are all the same and say nothing of places.
 
     >>> scaled(np.array([2.0, 3.0, 6.0])).tolist(), scaled(np.array([5.0, 5.0])).tolist()
-    ([0.0, 0.25, 1.0], [0.0, 0.0])
+    ([0.0, 0.25, 1.0], [nan, nan])
     """
     low, high = values.min(), values.max()
-    return (values - low) / (high - low) if high > low else np.zeros_like(values)
+    return (values - low) / (high - low) if high > low else np.full(values.shape, np.nan)
 
 
 def draw_sheet(heated: Heated) -> np.ndarray:
@@ -186,7 +187,8 @@ def _paper(height: int, width: int, texts: Sequence[_Text]) -> np.ndarray:
     canvas = FigureCanvasAgg(figure)
     for each in texts:
         style = {"size": each.size, "color": each.colour, "weight": each.weight}
-        figure.text(each.left / width, 1 - each.top / height, each.text, va="top", parse_math=False, **style)
+        base = each.top + 1.1 * each.size * _DPI / 72  # not the letters' own tops, which differ
+        figure.text(each.left / width, 1 - base / height, each.text, va="baseline", parse_math=False, **style)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph")  # a letter that the font lacks is drawn as a box
         canvas.draw()

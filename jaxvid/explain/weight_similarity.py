@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from jaxvid.explain.interface import Picture
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 _NUM_BINS = 20
 _MAX_NAMED = 40  # classes; of more the axes show none
@@ -49,23 +52,18 @@ def u2s_weights(
     for row, (classifier, of_runs) in zip(grid, kernels.items(), strict=True):
         told = numbers["classifiers"][classifier] = {}
         matrices = {run: similarity_of_columns(kernel) for run, kernel in of_runs.items()}
-        low = min(float(matrix.min()) for matrix in matrices.values())
-        edges = np.linspace(low, 1.0, _NUM_BINS + 1)
-        for axes, (run, matrix) in zip(row[:-1], matrices.items(), strict=True):
+        limits = _limits(list(matrices.values()))
+        for n, (axes, (run, matrix)) in enumerate(zip(row[:-1], matrices.items(), strict=True)):
             confused, others = mean_similarities(matrix, confusing)
-            image = _draw(axes, matrix, confusing, class_names, order, (low, 1.0))
-            axes.set_title(f"{run}: {classifier}\nconfused pairs {_written(confused)}, others {_written(others)}",
-                           fontsize=10, parse_math=False)  # fmt: skip
-            row[-1].hist(matrix[np.triu_indices(K, 1)], edges, histtype="step", linewidth=2, label=run)
-            told[run] = {"mean_confused": confused, "mean_others": others,
-                         "matrix": matrix[np.ix_(order, order)].round(_DECIMALS).tolist()}  # fmt: skip
-            lines.append(f"{run}: {classifier}: mean similarity of the weights of confused pairs {_written(confused)}, "
-                         f"of others {_written(others)}")  # fmt: skip
+            image = _draw_matrix(axes, matrix, confusing, class_names, order, limits)
             figure.colorbar(image, ax=axes, shrink=0.75)
-        row[-1].set_xlabel("similarity of the weights of two classes")
-        row[-1].set_ylabel("pairs of classes")
-        row[-1].legend(fontsize=8)
-        for text in row[-1].get_legend().get_texts():
+            means = f"confused pairs {_written(confused)}, others {_written(others)}"
+            axes.set_title(f"{run}: {classifier}\n{means}", fontsize=10, parse_math=False)
+            _draw_pairs(row[-1], matrix, confusing, np.linspace(*limits, _NUM_BINS + 1), run, f"C{n}")
+            rounded = matrix[np.ix_(order, order)].round(_DECIMALS).tolist()
+            told[run] = {"mean_confused": confused, "mean_others": others, "matrix": rounded}
+            lines.append(f"{run}: {classifier}: mean similarity of the weights of {means}")
+        for text in row[-1].legend(fontsize=8).get_texts():
             text.set_parse_math(False)
     return Picture(figure, numbers, tuple(lines))
 
@@ -100,8 +98,31 @@ def mean_similarities(matrix: np.ndarray, confusing: np.ndarray) -> tuple[float 
     return means[0], means[1]
 
 
-def _draw(
-    axes: Any,
+def _limits(matrices: Sequence[np.ndarray]) -> tuple[float, float]:
+    """Of the colours: those of two different classes, since the diagonal is 1 everywhere."""
+    others = np.concatenate([matrix[~np.eye(len(matrix), dtype=bool)] for matrix in matrices])
+    low, high = float(others.min(initial=1.0)), float(others.max(initial=0.0))
+    return (low, high) if high > low else (low - 1e-6, low + 1e-6)
+
+
+def _draw_pairs(
+    axes: Axes, matrix: np.ndarray, confusing: np.ndarray, edges: np.ndarray, run: str, colour: str
+) -> None:
+    pairs = np.triu_indices(len(matrix), 1)
+    axes.hist(matrix[pairs], edges, histtype="step", linewidth=2, color=colour, label=f"{run}: all pairs")
+    if _is_binary(confusing):
+        chosen = matrix[pairs][np.asarray(confusing, bool)[pairs]]
+        axes.hist(chosen, edges, color=colour, alpha=0.35, label=f"{run}: confused pairs")
+    axes.set_xlabel("similarity of the weights of two classes")
+    axes.set_ylabel("pairs of classes")
+
+
+def _is_binary(confusing: np.ndarray) -> bool:
+    return bool(np.isin(confusing, (0, 1)).all())
+
+
+def _draw_matrix(
+    axes: Axes,
     matrix: np.ndarray,
     confusing: np.ndarray,
     class_names: Sequence[str],
@@ -110,7 +131,7 @@ def _draw(
 ) -> Any:
     K = len(order)
     image = axes.imshow(matrix[np.ix_(order, order)], cmap="viridis", vmin=limits[0], vmax=limits[1])
-    if np.isin(confusing, (0, 1)).all():
+    if _is_binary(confusing):
         marked = np.asarray(confusing, bool)[np.ix_(order, order)] & ~np.eye(K, dtype=bool)
         rows, columns = np.nonzero(marked)
         cell = 3.0 * 72 / K  # points

@@ -1,4 +1,4 @@
-"""Heat maps over videos: of those that are named, or of the first of the evaluation's."""
+"""Heat maps over videos: of those that are named, or of some of the evaluation's."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 import jax
 import jax.numpy as jnp
@@ -37,6 +37,7 @@ NUM_VIDEOS, TOP = 8, 5
 FILM_RATE = 8.0
 """Frames a second of a film: a clip is short, and this is slow enough to look at."""
 
+_NETWORKS = ("universal", "mask", "specific")  # in the order in which they are asked
 _BATCH = 8  # clips: maps of the frames' size are kept for all of a batch
 
 
@@ -94,7 +95,8 @@ def explain_videos(
       run: a U2S network with masks.
       method: a name of :data:`jaxvid.explain.EXPLAINERS`.
       folder: an existing one.
-      videos: files and folders; none: the first ``num_videos`` of the evaluation's.
+      videos: files and folders; none: ``num_videos`` of the evaluation's, spread over them, since many data sets are
+        sorted by class.
       num_videos: see above.
       classes: whose own masks are drawn; by default those of the classes that are confused.
       top: how many of the confused ones, the most probable first.
@@ -105,7 +107,7 @@ def explain_videos(
       FileNotFoundError: there is no such video.
     """
     asked = class_labels(classes, run.class_names)
-    dataset = _named(videos, run) if videos else _first(eval_split(run, progress), num_videos)
+    dataset = _named(videos, run) if videos else _some(eval_split(run, progress), num_videos)
     if run.apply.with_side().takes_labels and videos:
         raise ValueError("model.u2s.oracle must be false with videos that are named: nothing says their true classes.")
     files: list[Path] = []
@@ -175,7 +177,8 @@ def _explain_batch(
         variables = {**variables, "given": {"label": batch["label"]}}
     logits, side = apply(variables, video)
     sown = {name.removesuffix("/logits").rsplit("/", 1)[-1]: value for name, value in side.items()}
-    scores = {name: mean_scores(np.asarray(value)[:, None]) for name, value in (sown | {"final": logits}).items()}
+    ordered = {name: sown[name] for name in _NETWORKS if name in sown} | {"final": logits}
+    scores = {name: mean_scores(np.asarray(value)[:, None]) for name, value in ordered.items()}
     explain = EXPLAINERS[method]
     chosen = np.asarray(batch["label"]) if apply.takes_labels else scores["universal"].argmax(axis=1)
     averaged = explain(network, variables, video)  # an error, where there are no masks, before the rest
@@ -231,7 +234,7 @@ def _write(folder: Path, stem: str, heated: Heated) -> list[Path]:
     T = len(heated.video)
     picture, film, arrays = (folder / f"{stem}.{suffix}" for suffix in ("png", "mp4", "npz"))
     with replacing(picture) as file:
-        imsave(file, draw_sheet(heated) if T > 1 else next(draw_film(heated)), format="png")
+        imsave(cast(BinaryIO, file), draw_sheet(heated) if T > 1 else next(draw_film(heated)), format="png")
     if T > 1:
         with replacing(film) as file:
             write_mp4(file, draw_film(heated), [t / FILM_RATE for t in range(T)])
@@ -247,8 +250,9 @@ def _named(videos: Sequence[str | os.PathLike[str]], run: Run) -> VideoDataset:
     return VideoDataset("videos", "named", run.class_names, [VideoRecord(n, 0, f, f) for n, f in enumerate(files)])
 
 
-def _first(dataset: VideoDataset, number: int) -> VideoDataset:
-    records = [dataset[n] for n in range(min(number, len(dataset)))]
+def _some(dataset: VideoDataset, number: int) -> VideoDataset:
+    chosen = np.linspace(0, len(dataset), min(number, len(dataset)), endpoint=False).astype(int)
+    records = [dataclasses.replace(dataset[n], id=id) for id, n in enumerate(chosen.tolist())]
     return VideoDataset(dataset.name, dataset.split, dataset.class_names, records)
 
 

@@ -17,7 +17,7 @@ from jaxvid.train.step import EvaluationApply, takes_labels
 from jaxvid.types import Array, Variables
 
 Reduce: TypeAlias = "Callable[[Mapping[str, Any]], dict[str, jax.Array]]"
-"""What is made, within the compiled program, of a network's outputs; a function of a module, so that equal ones match."""
+"""What is made of a network's outputs within the compiled program: a module's function, not a new one each time."""
 
 
 @dataclass(frozen=True)
@@ -82,12 +82,16 @@ def _outputs(
         capture_intermediates=wanted,
         mutable=["intermediates", *asked.sown],
     )
-    captured = flax.traverse_util.flatten_dict(kept.get("intermediates", {}))
-    outputs: dict[str, Any] = {"/".join(path[:-1]): value[-1] for path, value in captured.items()}
+    outputs: dict[str, Any] = {
+        name.rpartition("/")[0]: value[-1] for name, value in _flat(kept, "intermediates").items()
+    }
     for block in asked.blocks:
         if block not in outputs:
             raise ValueError(f"a block must be a part of the network that is called, received {block!r}.")
     for name in asked.sown:
-        sown = flax.traverse_util.flatten_dict(dict(kept.get(name, {})))
-        outputs |= {"/".join((name, *path)): value for path, value in sown.items()}
+        outputs |= {f"{name}/{path}": value for path, value in _flat(kept, name).items()}
     return cast(jax.Array, logits).astype(jnp.float32), outputs if asked.reduce is None else asked.reduce(outputs)
+
+
+def _flat(collections: Any, name: str) -> dict[str, Any]:
+    return dict(flax.traverse_util.flatten_dict(dict(collections.get(name, {})), sep="/"))
