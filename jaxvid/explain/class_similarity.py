@@ -58,9 +58,8 @@ def u2s_similarity(
         counts, _ = np.histogram(alike, edges)
         scatter.scatter(alike, right, marker=marker, color=colour, s=45, alpha=0.8, label=f"{name}, {told}")
         mean = float(alike.mean())
-        histogram.bar(
-            edges[:-1] + n * thick, counts, thick, align="edge", color=colour, label=f"{name}, mean {mean:.3f}"
-        )
+        label = f"{name}, mean {mean:.3f}"
+        histogram.bar(edges[:-1] + n * thick, counts, thick, align="edge", color=colour, label=label)
         histogram.axvline(mean, color=colour, linestyle=":", linewidth=1.2)
         numbers["networks"][name] = {
             "mean_similarity": mean,

@@ -44,7 +44,7 @@ def u2s_masks(
     else:
         masks = _of_classes(outputs["masks/u2s/all"], np.asarray(class_index))
     _, T, H, W, _ = video.shape
-    return resize_trilinear(masks, (T, H, W))
+    return resize_trilinear(jnp.asarray(masks), (T, H, W))
 
 
 def _of_classes(masks: Array, index: np.ndarray) -> Array:

@@ -59,7 +59,7 @@ def u2s_weights(
             figure.colorbar(image, ax=axes, shrink=0.75)
             means = f"confused pairs {_written(confused)}, others {_written(others)}"
             axes.set_title(f"{run}: {classifier}\n{means}", fontsize=10, parse_math=False)
-            _draw_pairs(row[-1], matrix, confusing, np.linspace(*limits, _NUM_BINS + 1), run, f"C{n}")
+            _draw_pairs(row[-1], matrix, confusing, np.linspace(*limits, _NUM_BINS + 1).tolist(), run, f"C{n}")
             rounded = matrix[np.ix_(order, order)].round(_DECIMALS).tolist()
             told[run] = {"mean_confused": confused, "mean_others": others, "matrix": rounded}
             lines.append(f"{run}: {classifier}: mean similarity of the weights of {means}")
@@ -106,7 +106,7 @@ def _limits(matrices: Sequence[np.ndarray]) -> tuple[float, float]:
 
 
 def _draw_pairs(
-    axes: Axes, matrix: np.ndarray, confusing: np.ndarray, edges: np.ndarray, run: str, colour: str
+    axes: Axes, matrix: np.ndarray, confusing: np.ndarray, edges: list[float], run: str, colour: str
 ) -> None:
     pairs = np.triu_indices(len(matrix), 1)
     axes.hist(matrix[pairs], edges, histtype="step", linewidth=2, color=colour, label=f"{run}: all pairs")

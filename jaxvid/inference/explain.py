@@ -98,7 +98,9 @@ def explain_run(
       FileNotFoundError: there is no such checkpoint or video.
     """
     given = {"videos": tuple(videos), "num_videos": num_videos, "classes": tuple(classes), "top": top}
-    options = {name: value for name, value in (given | {"against": against}).items() if value not in (None, ())}
+    options: dict[str, Any] = {
+        name: value for name, value in (given | {"against": against}).items() if value not in (None, ())
+    }
     _check(method, options)
     paths.enable_compilation_cache()
     progress = progress or LoggingProgress()

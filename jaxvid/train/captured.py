@@ -82,9 +82,8 @@ def _outputs(
         capture_intermediates=wanted,
         mutable=["intermediates", *asked.sown],
     )
-    outputs: dict[str, Any] = {
-        name.rpartition("/")[0]: value[-1] for name, value in _flat(kept, "intermediates").items()
-    }
+    captured = _flat(kept, "intermediates")
+    outputs: dict[str, Any] = {name.rpartition("/")[0]: values[-1] for name, values in captured.items()}
     for block in asked.blocks:
         if block not in outputs:
             raise ValueError(f"a block must be a part of the network that is called, received {block!r}.")
