@@ -34,7 +34,7 @@ def class_similarity(sparsity: np.ndarray, distance: str = "cosine") -> np.ndarr
         raise ValueError(f"sparsity must be shares in [0, 1] of shape [K C], received the shape {sparsity.shape}.")
     if distance not in DISTANCES:
         raise ValueError(f"distance must be one of {', '.join(DISTANCES)}, received {distance!r}.")
-    unseen = np.isnan(sparsity).any(axis=1)
+    unseen = np.asarray(np.isnan(sparsity).any(axis=1))
     shares = np.where(unseen[:, None], 0.0, sparsity)
     if distance == "cosine":
         norms = np.linalg.norm(shares, axis=1, keepdims=True)
