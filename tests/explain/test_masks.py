@@ -23,10 +23,8 @@ class Planted:
 
     def with_outputs(self, blocks=(), sown=()):
         self.asked.append((blocks, sown))
-        outputs = {
-            "masks/u2s/all": jnp.asarray(self.planted),
-            "masks/u2s/selected": self.planted.mean(-1, keepdims=True),
-        }
+        mean = self.planted.mean(-1, keepdims=True)
+        outputs = {"masks/u2s/all": jnp.asarray(self.planted), "masks/u2s/selected": mean}
         return lambda variables, video: (jnp.zeros((N, K)), outputs if self.masks else {})
 
 
@@ -43,7 +41,7 @@ def test_the_planted_place_is_the_hottest(video):
     for n, c, k in [(0, 0, 0), (0, 1, 2), (1, 0, 1), (1, 1, 1)]:
         t, h, w = np.unravel_index(np.asarray(maps)[n, ..., c].argmax(), (T, H, W))
         assert (t // 2, h // 4, w // 4) == (n, k, (n + k) % 2)
-        assert maps[n, ..., c].max() == pytest.approx(1 + k)
+        assert 0.7 * (1 + k) < maps[n, ..., c].max() <= 1 + k, "interpolated, and no more than it was"
 
 
 def test_without_a_class_it_is_the_mask_that_the_network_has_chosen(video):
