@@ -193,11 +193,21 @@ def test_data_make_makes_the_set_once_and_says_where(monkeypatch, capsys, tmp_pa
     assert cli.main(words) == 0
     assert capsys.readouterr().out == f"videos: {root}\n"
     assert len(list(root.glob("*/*/*.mp4"))) == 24
-    monkeypatch.setattr(motion, "make_tfds", lambda root: root / "tfds")
+    monkeypatch.setattr(motion, "make_tfds", lambda root, name: root / "tfds" / name)
     made = (root / "motion.json").stat().st_mtime_ns
     assert cli.main([*words, "--tfds"]) == 0
-    assert capsys.readouterr().out == f"videos: {root}\nTFDS: {root / 'tfds'}\n"
+    assert capsys.readouterr().out == f"videos: {root}\nTFDS: {root / 'tfds' / 'motion'}\n"
     assert (root / "motion.json").stat().st_mtime_ns == made
+
+
+def test_data_make_makes_the_fine_set(monkeypatch, capsys, tmp_path):
+    small = functools.partial(motion.make_motion, num_train_per_class=1, num_val_per_class=1)
+    monkeypatch.setattr(motion, "make_motion", small)
+    monkeypatch.setattr(motion, "make_tfds", lambda root, name: root / "tfds" / name)
+    root = tmp_path / "fine"
+    assert cli.main(["data", "make", "motion_fine", f"--root={root}", "--num_workers=0", "--tfds"]) == 0
+    assert capsys.readouterr().out == f"videos: {root}\nTFDS: {root / 'tfds' / 'motion_fine'}\n"
+    assert len(list(root.glob("*/move_left_hop/*.mp4"))) == 2
 
 
 def test_data_make_makes_the_digits(capsys, tmp_path):
@@ -207,7 +217,7 @@ def test_data_make_makes_the_digits(capsys, tmp_path):
     assert len(list(tmp_path.glob("digits/*/*/*.png"))) == 1797
     for option in ("--tfds", "--num_workers=0"):
         assert cli.main([*words, option]) == 2
-        assert "--tfds and --num_workers belong to 'jaxvid data make motion'" in capsys.readouterr().err
+        assert "--tfds and --num_workers belong to the sets of videos" in capsys.readouterr().err
 
 
 def test_data_check_reports_on_both_splits(videos, capsys):

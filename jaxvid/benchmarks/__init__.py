@@ -42,6 +42,7 @@ def _step(options: Any) -> Iterator[Line]:
         clip=parse_clip(options.clip),
         batch_size=options.batch_size,
         runs=options.runs,
+        regularized=options.class_regularization,
     )
 
 

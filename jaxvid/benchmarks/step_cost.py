@@ -14,6 +14,7 @@ from jaxvid import models
 from jaxvid.benchmarks.timing import describe_machine
 from jaxvid.config import OptimizerConfig, ScheduleConfig
 from jaxvid.models.cards import NUM_CLASSES
+from jaxvid.models.class_regularized import class_regularized
 from jaxvid.models.cost import variable_shapes
 from jaxvid.models.training_clips import training_clip_of
 from jaxvid.train import sharding
@@ -37,6 +38,7 @@ def step_cost(
     conv: str = "auto",
     optimize: bool = True,
     num_classes: int = NUM_CLASSES,
+    regularized: bool = False,
     **options: Any,
 ) -> dict[str, Any]:
     """Compiles a network's training step on the first device, from shapes: nothing is allocated and nothing runs.
@@ -67,6 +69,7 @@ def step_cost(
       optimize: whether machine code is optimised, on a CPU. The program is the same one without, its memory and its
         instructions too, and compiling it takes about half as long.
       num_classes: outputs.
+      regularized: whether Class Regularization stands behind the stages.
       **options: of the network, as :func:`jaxvid.models.build` takes them.
 
     Returns:
@@ -79,6 +82,8 @@ def step_cost(
         raise ValueError(f"batch_size must be >= 1, received batch_size={batch_size}.")
     clip = training_clip_of(name) if clip is None else clip
     model = models.build(name, num_classes, dtype=dtype, remat=remat, conv=conv, **options)
+    if regularized:
+        model = class_regularized(name, model)
     step, state, batch = _abstract_step(model, clip, batch_size)
     compilations = count_compilations()
     started, hits = time.process_time(), compilations.cache_hits
@@ -101,6 +106,7 @@ def step_cost(
             optimize=optimize,
             num_classes=num_classes,
         ),
+        **({"class_regularization": True} if regularized else {}),
         "params": sum(leaf.size for leaf in jax.tree.leaves(state.params)),
         "parameter_bytes": _nbytes(state.params),
         "state_bytes": _nbytes((state.params, state.opt_state, state.batch_stats)),

@@ -61,17 +61,25 @@ def measure(function: Callable[[], object], *, runs: int, warmup: int = 1) -> Ti
     Raises:
       ValueError: a number is too small.
     """
+    return measure_in_turns([function], runs=runs, warmup=warmup)[0]
+
+
+def measure_in_turns(functions: Sequence[Callable[[], object]], *, runs: int, warmup: int = 1) -> list[Timing]:
+    """As :func:`measure`, of several functions whose runs alternate: what else the machine does disturbs all alike."""
     if runs < 1 or warmup < 0:
         raise ValueError(f"runs must be >= 1 and warmup >= 0, received runs={runs}, warmup={warmup}.")
-    for _ in range(warmup):
-        function()
-    seconds, cpu_seconds = [], []
+    for function in functions:
+        for _ in range(warmup):
+            function()
+    seconds: list[list[float]] = [[] for _ in functions]
+    cpu_seconds: list[list[float]] = [[] for _ in functions]
     for _ in range(runs):
-        started, cpu_started = time.perf_counter(), time.process_time()
-        function()
-        seconds.append(time.perf_counter() - started)
-        cpu_seconds.append(time.process_time() - cpu_started)
-    return Timing(tuple(seconds), tuple(cpu_seconds), warmup)
+        for i, function in enumerate(functions):
+            started, cpu_started = time.perf_counter(), time.process_time()
+            function()
+            seconds[i].append(time.perf_counter() - started)
+            cpu_seconds[i].append(time.process_time() - cpu_started)
+    return [Timing(tuple(wall), tuple(cpu), warmup) for wall, cpu in zip(seconds, cpu_seconds, strict=True)]
 
 
 def quartiles(values: Sequence[float]) -> tuple[float, float]:

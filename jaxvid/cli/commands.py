@@ -56,6 +56,8 @@ def evaluate(options: argparse.Namespace, overrides: dict[str, str]) -> int:
     print(done.table)
     if done.fusions:
         print(evaluation.format_fusions(done.fusions))
+    if guesses := done.guess_table:
+        print(guesses)
     print(_table(done.metrics, title=f"{done.run.config.model.name}, step {done.run.step}"))
     print(f"results: {done.output}")
     return 0
@@ -250,14 +252,16 @@ def make_data(options: argparse.Namespace, overrides: dict[str, str]) -> int:
 
     if options.name == "digits":
         if options.tfds or options.num_workers is not None:
-            raise UsageError("--tfds and --num_workers belong to 'jaxvid data make motion', received them with digits.")
+            raise UsageError("--tfds and --num_workers belong to the sets of videos, received them with digits.")
         print(f"images: {digits.make_digits(options.root)}")
         return 0
     with RichProgress() as progress:
-        root = motion.make_motion(options.root, num_workers=options.num_workers, progress=progress.making())
+        root = motion.make_motion(
+            options.root, name=options.name, num_workers=options.num_workers, progress=progress.making()
+        )
         print(f"videos: {root}")
         if options.tfds:
-            print(f"TFDS: {motion.make_tfds(root)}")
+            print(f"TFDS: {motion.make_tfds(root, name=options.name)}")
     return 0
 
 

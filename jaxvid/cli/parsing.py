@@ -66,6 +66,7 @@ _EXAMPLES = {
     "data make": """examples:
   jaxvid data make motion --root=data/motion
   jaxvid data make motion --root=data/motion --tfds
+  jaxvid data make motion_fine
   jaxvid data make digits
 """,
     "data check": """examples:
@@ -80,6 +81,7 @@ _EXAMPLES = {
   jaxvid bench decode
   jaxvid bench pipeline
   jaxvid bench step --model=srtg_r3d_18 --width=16 --clip=16,64,64 --batch_size=16
+  jaxvid bench step --model=r3d_50 --width=64 --clip=16,112,112 --batch_size=2 --class_regularization
   jaxvid bench motion --seeds=3 --workdir=runs/bench-motion         SRTG beside the plain network, over seeds
   jaxvid bench ops --json > ops.jsonl                               every operator, as a share of this machine's peak
   jaxvid bench ops --op=conv3d --plot=conv3d.png
@@ -241,10 +243,10 @@ def _build_parser() -> argparse.ArgumentParser:
     data = _command(subparsers, "data", "Make, check or look at videos.")
     tools = data.add_subparsers(metavar="COMMAND", required=True, parser_class=_Parser)
     make = _command(tools, "data make", "Make an embedded data set.", run=commands.make_data)
-    make.add_argument("name", choices=["digits", "motion"], help="which one")
+    make.add_argument("name", choices=["digits", "motion", "motion_fine"], help="which one")
     make.add_argument("--root", metavar="DIR", default="", help="where to (default: the cache folder)")
-    make.add_argument("--tfds", action="store_true", help="motion: also as a TFDS data set (ArrayRecord), DIR/tfds")
-    make.add_argument("--num_workers", type=int, default=None, metavar="N", help="motion: encoding processes")
+    make.add_argument("--tfds", action="store_true", help="videos: also as a TFDS data set (ArrayRecord), DIR/tfds")
+    make.add_argument("--num_workers", type=int, default=None, metavar="N", help="videos: encoding processes")
     check = _command(
         tools, "data check", "Decode every video and report.", run=commands.check_data, takes_overrides=True
     )
@@ -274,6 +276,9 @@ def _build_parser() -> argparse.ArgumentParser:
     )
     bench.add_argument("--clip", default="16,64,64", metavar="T,H,W", help="step: the clip (default: %(default)s)")
     bench.add_argument("--batch_size", type=int, default=16, help="step: clips (default: %(default)s)")
+    bench.add_argument(
+        "--class_regularization", action="store_true", help="step: also the network with it, and what that adds"
+    )
 
     bench.add_argument("--config", default="configs/motion.py", help="motion: the recipe (default: %(default)s)")
     bench.add_argument("--workdir", default="runs/bench-motion", help="motion: the runs (default: %(default)s)")

@@ -118,11 +118,6 @@ def _check_combinations(config: Config) -> None:
                 f"{changed[0]} may only be set with model.{name}.enabled=true, received "
                 f"{changed[0]}={flatten(config)[changed[0]]!r}."
             )
-    if config.finetune.draws and regularization.enabled:
-        raise ValueError(
-            f"finetune.draws must be 0 with model.class_regularization.enabled, whose first blocks see a classifier "
-            f"that may change, received finetune.draws={config.finetune.draws}."
-        )
     _check_u2s(config)
     for name, readers in (("dictionary", ("srtg_csv",)), ("missing", ("hmdb51", "kinetics", "srtg_csv", "ucf101"))):
         if getattr(data, name) and data.name not in readers:
@@ -194,6 +189,11 @@ def _check_u2s(config: Config) -> None:
         raise ValueError(
             f"model.u2s.oracle must be false unless model.u2s.variant has masks (full, soft), received "
             f"model.u2s.oracle=True with model.u2s.variant={u2s.variant!r}."
+        )
+    if u2s.enabled and config.finetune.draws:
+        raise ValueError(
+            f"finetune.draws must be 0 with model.u2s.enabled, whose networks begin with the video, received "
+            f"finetune.draws={config.finetune.draws}."
         )
     if not stages:
         return

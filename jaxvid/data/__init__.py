@@ -37,6 +37,10 @@ def _motion(root: str, split: str, **options: Any) -> VideoDataset:
     return motion(root, split, **options)
 
 
+def _motion_fine(root: str, split: str, **options: Any) -> VideoDataset:
+    return _motion(root, split, name="motion_fine", **options)
+
+
 def _tfds(root: str, split: str, **options: Any) -> VideoDataset:
     from jaxvid.data.sources.tfds import read_tfds  # brings tensorflow-datasets
 
@@ -50,6 +54,7 @@ DATASETS: Mapping[str, Callable[..., VideoDataset]] = MappingProxyType(
         "hmdb51": read_hmdb51,
         "kinetics": read_kinetics,
         "motion": _motion,
+        "motion_fine": _motion_fine,
         "srtg_csv": read_srtg_csv,
         "tfds": _tfds,
         "ucf101": read_ucf101,

@@ -13,6 +13,8 @@ from jaxvid.evaluation.metrics import ClassificationState, label_ranks, per_clas
 from jaxvid.evaluation.networks import format_fusions, fusions, network_predictions, write_networks
 from jaxvid.evaluation.predict import Predictions, concatenate, evaluate, mean_scores, predict_batches
 from jaxvid.evaluation.report import format_per_class, write_report
+from jaxvid.evaluation.stage_guesses import StageGuesses, collect_guesses
+from jaxvid.evaluation.stage_guesses_report import format_guesses
 from jaxvid.evaluation.stats import McNemar, clips_needed, difference_interval, holm, mcnemar
 
 __all__ = [
@@ -21,7 +23,9 @@ __all__ = [
     "Judged",
     "McNemar",
     "Predictions",
+    "StageGuesses",
     "clips_needed",
+    "collect_guesses",
     "compare_judged",
     "compare_runs",
     "comparison_json",
@@ -32,6 +36,7 @@ __all__ = [
     "evaluate",
     "format_comparison",
     "format_fusions",
+    "format_guesses",
     "format_per_class",
     "fusions",
     "holm",

@@ -12,7 +12,7 @@ from jaxvid.evaluation.comparison import ALPHA, POWER, Comparison
 from jaxvid.evaluation.confusion import writable
 from jaxvid.evaluation.files import replacing, write_text
 from jaxvid.evaluation.stats import FEW
-from jaxvid.evaluation.text import pad, printable, text_width
+from jaxvid.evaluation.text import columns, p_text, printable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -40,8 +40,8 @@ def format_comparison(found: Comparison) -> str:
             *_contingency(found),
             "",
             f"right: {shares} ({1 - ALPHA:.0%} interval {low:+.2%} to {high:+.2%}, bootstrap over the clips)",
-            f"McNemar: chi2 = {test.chi2:.3f} (Edwards), p = {_p(test.p_value)}; "
-            f"exact p = {_p(test.exact_p_value)}{few}",
+            f"McNemar: chi2 = {test.chi2:.3f} (Edwards), p = {p_text(test.p_value)}; "
+            f"exact p = {p_text(test.exact_p_value)}{few}",
             "",
             *_in_words(found),
             "",
@@ -59,7 +59,7 @@ def _contingency(found: Comparison) -> list[str]:
         ["total", found.both + test.c, test.b + found.neither, found.num_clips],
     ]
     missing = f"{_clips(found.num_missing)} could not be decoded: wrong in both runs."
-    return [*_columns([[str(cell) for cell in row] for row in rows]), *[missing] * bool(found.num_missing)]
+    return [*columns([[str(cell) for cell in row] for row in rows]), *[missing] * bool(found.num_missing)]
 
 
 def _in_words(found: Comparison) -> list[str]:
@@ -73,7 +73,7 @@ def _in_words(found: Comparison) -> list[str]:
     more = "more" if found.significant else "not more"
     verdict = (
         f"{better} alone is right on {_clips(only)}, {worse} alone on {other:,}: {more} than chance explains at the "
-        f"{ALPHA:.0%} level (exact p = {_p(test.exact_p_value)})."
+        f"{ALPHA:.0%} level (exact p = {p_text(test.exact_p_value)})."
     )
     needed = (
         f"Were these the true rates, about {_clips(found.needed or 0)} would give a chance of {POWER:.0%} to call the "
@@ -93,11 +93,11 @@ def _class_table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     for row in shown:
         shares = ["-" if row[key] is None else f"{row[key]:.1%}" for key in ("accuracy_a", "accuracy_b")]
         difference = "-" if row["difference"] is None else f"{row['difference']:+.1%}"
-        tests = ["-" if row[key] is None else _p(row[key]) for key in ("exact_p", "holm_p")]
+        tests = ["-" if row[key] is None else p_text(row[key]) for key in ("exact_p", "holm_p")]
         counts = [str(row["b"]), str(row["c"])]
         lines.append([printable(row["class"]), str(row["num_clips"]), *shares, difference, *counts, *tests])
     told = [f"{left} other classes, with smaller differences or none, are in --json and in compare.json."]
-    return [*_columns(lines), *told * bool(left)]
+    return [*columns(lines), *told * bool(left)]
 
 
 def extremes(rows: Sequence[Mapping[str, Any]], limit: int) -> tuple[list[Mapping[str, Any]], list[Mapping[str, Any]]]:
@@ -162,7 +162,10 @@ def _title(found: Comparison, limit: int = 70) -> list[str]:
     for letter, run, share in (("A", found.run_a, found.accuracy_a), ("B", found.run_b, found.accuracy_b)):
         end = run if len(run) <= limit else f"…{run[1 - limit :]}"  # folders differ at their ends
         lines.append(f"{letter}: {writable(end, 'the run', limit)}, {share:.2%}")
-    return [*lines, f"{found.num_clips} clips, A - B {found.difference:+.2%}, exact p = {_p(found.test.exact_p_value)}"]
+    return [
+        *lines,
+        f"{found.num_clips} clips, A - B {found.difference:+.2%}, exact p = {p_text(found.test.exact_p_value)}",
+    ]
 
 
 def write_comparison(output: str | os.PathLike[str], found: Comparison) -> dict[str, Path]:
@@ -187,23 +190,5 @@ def comparison_json(found: Comparison) -> str:
     return json.dumps(found.to_json(), indent=2, allow_nan=False)
 
 
-def _columns(lines: Sequence[Sequence[str]]) -> list[str]:
-    """Lines whose first column begins at the left and whose other columns end at the right."""
-    widths = [max(text_width(line[column]) for line in lines) for column in range(len(lines[0]))]
-    return [
-        "  ".join(pad(cell, width, left=i == 0) for i, (cell, width) in enumerate(zip(line, widths, strict=True)))
-        for line in lines
-    ]
-
-
 def _clips(number: int) -> str:
     return f"{number:,} clip{'s' * (number != 1)}"
-
-
-def _p(value: float) -> str:
-    """Two digits of a p-value; one that is too small for a number is said to be so.
-
-    >>> _p(0.0196), _p(7.8e-43), _p(1.0), _p(0.0)
-    ('0.02', '7.8e-43', '1', '<1e-300')
-    """
-    return f"{value:.2g}" if value else "<1e-300"

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
+
+import numpy as np
 
 
 def write_text(path: Path, text: str) -> None:
@@ -28,3 +30,8 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def text_array(names: Sequence[str]) -> np.ndarray:
+    """Names as an array for an npz file; a NUL character, which such arrays would lose, becomes U+2400."""
+    return np.array([name.replace("\0", "\u2400") for name in names], dtype=np.str_)

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from jaxvid.evaluation.predict import Predictions
+from jaxvid.evaluation.stage_guesses import guess_metrics
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,6 +116,7 @@ def summarize(predictions: Predictions, class_names: Sequence[str]) -> dict[str,
       view it is the cross entropy. ``None`` when no clip was decoded.
     * ``majority``: what always answering the most frequent class of this very set would score as ``top1``.
     * ``num_clips``, and ``num_missing`` of them that could not be decoded: these count as wrong.
+    * ``guess/STAGE/top1`` for each stage with Class Regularization, see :class:`~jaxvid.evaluation.StageGuesses`.
 
     Args:
       predictions: at least one clip.
@@ -127,7 +129,7 @@ def summarize(predictions: Predictions, class_names: Sequence[str]) -> dict[str,
       ValueError: no clips, a label outside ``[0, K)``, or another number of names than classes.
     """
     _check_names(predictions, class_names)
-    return ClassificationState.from_predictions(predictions).compute()
+    return ClassificationState.from_predictions(predictions).compute() | guess_metrics(predictions)
 
 
 def per_class(predictions: Predictions, class_names: Sequence[str]) -> list[dict[str, Any]]:

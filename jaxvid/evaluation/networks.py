@@ -32,7 +32,7 @@ def network_predictions(predictions: Predictions) -> dict[str, Predictions]:
             name = path.removesuffix(_ENDING).rsplit("/", 1)[-1]
             scores = mean_scores(logits) * predictions.decoded[:, None]
             found[name] = dataclasses.replace(predictions, logits=logits, scores=scores, side={})
-    return found
+    return dict(sorted(found.items(), reverse=True))  # U2S: universal, specific, mask
 
 
 def fusions(networks: Mapping[str, Predictions], class_names: Sequence[str]) -> list[dict[str, Any]]:

@@ -13,9 +13,11 @@ from typing import IO, Any
 import numpy as np
 
 from jaxvid.evaluation.confusion import draw_confusion
-from jaxvid.evaluation.files import replacing, write_text
+from jaxvid.evaluation.files import replacing, text_array, write_text
 from jaxvid.evaluation.metrics import ClassificationState, per_class
 from jaxvid.evaluation.predict import Predictions
+from jaxvid.evaluation.stage_guesses import collect_guesses
+from jaxvid.evaluation.stage_guesses_report import write_guesses
 from jaxvid.evaluation.text import pad, printable, text_width
 
 
@@ -37,6 +39,8 @@ def write_report(
     * ``predictions.npz``: ``ids``, ``names``, ``labels``, ``decoded``, ``logits [n V K]``, ``view_scores [n V K]``,
       ``scores [n K]`` and ``class_names``; no pickled objects. A NUL character in a name, which NumPy's text arrays
       would lose, is written as U+2400.
+    * Of a network with Class Regularization also what its stages guessed: see
+      :func:`~jaxvid.evaluation.stage_guesses_report.write_guesses`.
 
     Args:
       output: the folder; it is created.
@@ -74,7 +78,8 @@ def write_report(
         draw_confusion(state.confusion, class_names, title=title).savefig(file, format="png", dpi=150)
     with replacing(files["predictions.npz"]) as file:
         _write_predictions(file, predictions, class_names, clip_names)
-    return files
+    guesses = collect_guesses(predictions, class_names)
+    return files if guesses is None else files | write_guesses(folder, guesses, clip_names)
 
 
 def format_per_class(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -128,15 +133,11 @@ def _write_predictions(
     np.savez(
         file,
         ids=predictions.ids,
-        names=_text_array(clip_names),
+        names=text_array(clip_names),
         labels=predictions.labels,
         decoded=predictions.decoded,
         logits=predictions.logits,
         view_scores=predictions.view_scores,
         scores=predictions.scores,
-        class_names=_text_array(class_names),
+        class_names=text_array(class_names),
     )
-
-
-def _text_array(names: Sequence[str]) -> np.ndarray:
-    return np.array([name.replace("\0", "\u2400") for name in names], dtype=np.str_)

@@ -45,7 +45,7 @@ def draw_similarity(
     size = side * 72 / K  # points of one cell
     axes.scatter(columns, rows, s=(0.35 * size) ** 2, c="white", edgecolors="black", linewidths=0.05 * size)
     if K <= MAX_NAMED:
-        names = [writable(class_names[k], f"class {k}") for k in order.tolist()]
+        names = [writable(class_names[int(k)], f"class {k}") for k in order]
         text = 10 if K <= 20 else 7
         axes.set_xticks(range(K), names, rotation=90, fontsize=text)
         axes.set_yticks(range(K), names, fontsize=text)

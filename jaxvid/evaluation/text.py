@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Sequence
 
 
 def printable(text: str) -> str:
@@ -33,3 +34,25 @@ def pad(text: str, width: int, *, left: bool = True) -> str:
     """
     space = " " * (width - text_width(text))
     return text + space if left else space + text
+
+
+def columns(lines: Sequence[Sequence[str]]) -> list[str]:
+    """Lines of cells in columns, of which the first begins at the left and the others end at the right.
+
+    >>> columns([["class", "clips"], ["wave", "4"]])
+    ['class  clips', 'wave       4']
+    """
+    widths = [max(text_width(line[column]) for line in lines) for column in range(len(lines[0]))]
+    return [
+        "  ".join(pad(cell, width, left=i == 0) for i, (cell, width) in enumerate(zip(line, widths, strict=True)))
+        for line in lines
+    ]
+
+
+def p_text(value: float) -> str:
+    """Two digits of a p-value; one that is too small for a number is said to be so.
+
+    >>> p_text(0.0196), p_text(7.8e-43), p_text(1.0), p_text(0.0)
+    ('0.02', '7.8e-43', '1', '<1e-300')
+    """
+    return f"{value:.2g}" if value else "<1e-300"

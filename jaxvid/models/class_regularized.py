@@ -93,6 +93,12 @@ class ClassRegularized(nn.Module):
         head = self.get_variable("params", "head")
         return self.class_regularization(block, output, head["classifier"]["kernel"], rates[block])
 
+    @property
+    @nn.nowrap
+    def regularized_stages(self) -> tuple[str, ...]:
+        """The names of the regularised stages, in their order."""
+        return tuple(self._rates())
+
     @nn.nowrap
     def _rates(self) -> dict[str, float]:
         last = len(cast(Any, self.network).stage_sizes)

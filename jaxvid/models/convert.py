@@ -24,6 +24,7 @@ from jaxvid.models.names_mtnet import width_and_delta
 from jaxvid.models.names_tsn import num_frames
 from jaxvid.models.resnet import ResNet3D
 from jaxvid.models.schemes import Scheme
+from jaxvid.models.slow import SlowOnly
 from jaxvid.models.slowfast import SlowFast
 from jaxvid.models.tam import TANet
 from jaxvid.models.torch_names import schemes_of, torch_key
@@ -45,6 +46,7 @@ _STEM_NORMS: Mapping[type[nn.Module], tuple[str, ...]] = MappingProxyType(
         I3D: ("stem", "norm"),
         CSN: ("stem", "norm"),
         SlowFast: ("stem", "slow", "norm"),
+        SlowOnly: ("stem", "norm"),
         TSM: ("stem", "norm"),
         TANet: ("stem", "norm"),
     }

@@ -12,6 +12,7 @@ THESIS = "Stergiou, thesis 2022, tables 4.2 and 6.2"
 THESIS_MT = "Stergiou, thesis 2022, tables 5.5 and 6.2"
 THESIS_CR = "Stergiou, thesis 2022, table 6.4"
 MDPI = "Class Regularization (Stergiou et al. 2020), table 2"
+THESIS_CONV = "Stergiou, thesis 2022, table 5.2"
 THESIS_K400 = "Stergiou, thesis 2022, table 5.1"
 ZOO = "PySlowFast, model zoo"
 ZOO_PTV = "PySlowFast, model zoo of pytorchvideo's networks"
@@ -59,6 +60,9 @@ CLIPS: Mapping[str, Size3] = MappingProxyType(
         "slowfast_r50_8x8": (32, 224, 224),
         "slowfast_r101_8x8": (32, 224, 224),
         "slowfast_r101_16x8": (64, 224, 224),
+        "slow_r50_4x16": (4, 224, 224),
+        "slow_r50_8x8": (8, 224, 224),
+        "slow_r101_8x8": (8, 224, 224),
         "ip_csn_50": (32, 224, 224),
         "ip_csn_101": (32, 224, 224),
         "ip_csn_152": (32, 224, 224),
@@ -82,6 +86,7 @@ CLIPS: Mapping[str, Size3] = MappingProxyType(
 _DOUBLE = "GFLOPs are twice the multiply-adds"
 _MULTIPLY_ADDS = "GFLOPs are multiply-adds"
 _AT_TEST = "GFLOPs are multiply-adds at 32x256x256"
+_NORMALISED = "normalisation counted too, five operations a value"
 _WITHOUT_BN = "parameters are without those of BN"
 _NOT_MET = "GFLOPs not reproduced by any way of counting"
 _AT_1000 = f"{_MULTIPLY_ADDS}; parameters are with 1000 classes"
@@ -144,10 +149,7 @@ PRINTED: Mapping[str, Printed] = MappingProxyType(
         "mtnet_l": Printed("50.1", "17.6", THESIS_MT, f"parameters are 10.9 M; {_NOT_MET} (table 7.1: 20.82)"),
         "x3d_xl": Printed("11.0", "48.4", THESIS_MT, "GFLOPs are multiply-adds at 16x356x356"),
         "slowfast_r50_4x16": Printed(
-            "34.48",
-            "36.69",
-            ZOO_PTV,
-            f"{_NOT_MET}; the multiply-adds at 32x256x256 are 36.10 (thesis, table 5.2: 34.4 and 39.8)",
+            "34.48", "36.69", ZOO_PTV, f"{_AT_TEST}, {_NORMALISED} (thesis, table 5.2: 34.4 and 39.8)"
         ),
         "slowfast_r50_8x8": Printed(
             "34.57", "65.71", ZOO_PTV, f"{_AT_TEST} (thesis, table 5.1: 34.4 and 65.7; 34.4 are slowfast_r50_4x16's)"
@@ -158,6 +160,13 @@ PRINTED: Mapping[str, Printed] = MappingProxyType(
         "slowfast_r101_16x8": Printed(
             "53.7", "213.0", THESIS, "GFLOPs are multiply-adds at 64x256x256 (table 6.2: 65.7, slowfast_r50_8x8's)"
         ),
+        "slow_r50_4x16": Printed(
+            "32.45",
+            "27.55",
+            ZOO_PTV,
+            f"GFLOPs are multiply-adds at 4x256x256, {_NORMALISED} (thesis, table 5.2: 26.6 and 27.3)",
+        ),
+        "slow_r50_8x8": Printed("32.45", "54.52", ZOO_PTV, "GFLOPs are multiply-adds at 8x256x256"),
         "ip_csn_101": Printed(
             "24.5", "63.6", THESIS, f"{_MULTIPLY_ADDS} (table 5.1: 83.0, at 32x256x256); {_WITHOUT_BN}"
         ),
@@ -170,6 +179,7 @@ PRINTED: Mapping[str, Printed] = MappingProxyType(
         "mc3_18_torchvision": Printed("11.695440", "43.34", TORCHVISION, _MULTIPLY_ADDS),
         "tsm_r50": Printed("24.3", "65", THESIS_MT, _MULTIPLY_ADDS),
         "tam_r50": Printed("25.6", "86", THESIS_MT, _MULTIPLY_ADDS),
+        "mtconv_r3d_50": Printed("35.7", "23.1", THESIS_CONV, f"experimental; parameters are 29.4 M; {_NOT_MET}"),
         "u2s_resnet_50": Printed(None, "60.77", U2S, f"{_NOT_MET}; the multiply-adds are 4 % more"),
         "resnet2d_18": Printed("11.689512", "1.814", TORCHVISION, _AT_1000),
         "resnet2d_34": Printed("21.797672", "3.664", TORCHVISION, _AT_1000),
@@ -264,6 +274,12 @@ _COUNTED = {
     "srtg_slowfast_r50_8x8": (361_781_080, 53_044_842_496),
     "srtg_slowfast_r101_8x8": (680_110_296, 101_871_915_008),
     "srtg_slowfast_r101_16x8": (670_971_864, 173_415_731_200),
+    "slow_r50_4x16": (32_454_096, 20_870_823_936),
+    "slow_r50_8x8": (32_454_096, 41_740_828_672),
+    "slow_r101_8x8": (60_359_120, 85_414_019_072),
+    "srtg_slow_r50_4x16": (354_608_592, 22_158_475_264),
+    "srtg_slow_r50_8x8": (354_608_592, 44_316_131_328),
+    "srtg_slow_r101_8x8": (668_004_816, 90_271_023_104),
     "ip_csn_50": (14_396_176, 47_652_063_232),
     "ip_csn_101": (24_601_616, 63_558_658_048),
     "ip_csn_152": (33_016_592, 83_294_685_184),
@@ -298,6 +314,7 @@ _COUNTED = {
     "fast_r34": (66_807_888, 43_859_648_512),
     "fast_r50": (36_739_792, 27_276_681_216),
     "fast_r101": (69_092_560, 39_941_906_432),
+    "mtconv_r3d_50": (29_436_224, 22_054_381_568),
     "resnet2d_18": (11_381_712, 1_813_766_144),
     "resnet2d_34": (21_489_872, 3_663_454_208),
     "resnet2d_50": (24_327_632, 4_087_955_456),
@@ -311,6 +328,7 @@ _COUNTED = {
     "srtg_fast_r34": (86_987_856, 43_890_581_504),
     "srtg_fast_r50": (56_919_760, 27_307_614_208),
     "srtg_fast_r101": (107_167_952, 40_008_491_008),
+    "srtg_mtconv_r3d_50": (49_616_192, 22_085_314_560),
     "srtg_resnet2d_18": (22_553_552, 1_824_907_264),
     "srtg_resnet2d_34": (41_669_840, 3_683_573_760),
     "srtg_resnet2d_50": (346_482_128, 4_409_868_288),

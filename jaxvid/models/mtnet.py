@@ -211,9 +211,6 @@ def build_mtnet(
     Raises:
       ValueError: an option is unknown or has an impossible value.
     """
-    delta = options.positive("delta", delta)
-    if delta > 1:
-        raise ValueError(f"delta must be in (0, 1], received delta={delta}.")
     options.require_choice("pool", pool, PROLONGED_POOLS)
     options.require_choice("selection", selection, SELECTIONS)
     for option, value in (("cell", cell), ("num_layers", num_layers), ("init", init)):
@@ -226,7 +223,7 @@ def build_mtnet(
         width_factor=variant.width_factor
         * options.count("width", _FULL_WIDTH if width is None else width)
         / _FULL_WIDTH,
-        delta=delta,
+        delta=options.local_share(delta),
         groups=None if groups is None else options.count("groups", groups),
         pool=pool,
         selection=selection,

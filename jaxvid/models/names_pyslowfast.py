@@ -1,4 +1,4 @@
-"""The names of PySlowFast (the repository SlowFast) for X3D, SlowFast and CSN: ``s1`` is the stem, ``s2`` a stage."""
+"""The names of PySlowFast (the repository SlowFast) for X3D, SlowFast, Slow-only and CSN: ``s1`` is the stem."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import flax.linen as nn
 from jaxvid.models import names_pytorchvideo
 from jaxvid.models.csn import CSN
 from jaxvid.models.schemes import TORCH_LEAVES, recurrent_key
+from jaxvid.models.slow import SlowOnly
 from jaxvid.models.slowfast import SlowFast
 from jaxvid.models.x3d import X3D
 
@@ -55,8 +56,10 @@ def key(name: str, model: nn.Module, path: tuple[str, ...]) -> str:
     """
     if isinstance(model, CSN):
         return f"model.{names_pytorchvideo.key(name, model, path)}"
-    if not isinstance(model, (X3D, SlowFast)):
-        raise TypeError(f"PySlowFast must have the network, an X3D, a SlowFast or an ir-CSN, received {name!r}.")
+    if not isinstance(model, (X3D, SlowFast, SlowOnly)):
+        raise TypeError(
+            f"PySlowFast must have the network, an X3D, a SlowFast, a Slow-only one or an ir-CSN, received {name!r}."
+        )
     block, module, leaf = path[1], path[2:-1], path[-1]
     if block == "head":
         return f"head.{_HEAD[module[0]]}.{TORCH_LEAVES[leaf]}"

@@ -1,4 +1,4 @@
-"""The names of pytorchvideo for X3D, SlowFast and CSN: ``blocks.0`` is the stem, 1 to 4 are the stages."""
+"""The names of pytorchvideo for X3D, SlowFast, Slow-only and CSN: ``blocks.0`` is the stem, 1 to 4 are the stages."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import flax.linen as nn
 
 from jaxvid.models.csn import CSN
 from jaxvid.models.schemes import TORCH_LEAVES, recurrent_key
+from jaxvid.models.slow import SlowOnly
 from jaxvid.models.slowfast import SlowFast
 from jaxvid.models.x3d import X3D
 
@@ -44,7 +45,7 @@ _X3D_OTHER: Mapping[str, str] = MappingProxyType(
         "head/classifier": "5.proj",
     }
 )
-_CSN_OTHER: Mapping[str, str] = MappingProxyType(
+_PLAIN_OTHER: Mapping[str, str] = MappingProxyType(
     {"stem/conv": "0.conv", "stem/norm": "0.norm", "head/classifier": "5.proj"}
 )
 _PATHWAYS: Mapping[str, str] = MappingProxyType({"slow": "multipathway_blocks.0", "fast": "multipathway_blocks.1"})
@@ -70,10 +71,12 @@ def key(name: str, model: nn.Module, path: tuple[str, ...]) -> str:
         return _slowfast(model, block, module, leaf)
     if isinstance(model, X3D):
         inside, outside = _X3D_BLOCK, _X3D_OTHER
-    elif isinstance(model, CSN) and not model.preserved:
-        inside, outside = _BLOCK, _CSN_OTHER
+    elif isinstance(model, SlowOnly) or (isinstance(model, CSN) and not model.preserved):
+        inside, outside = _BLOCK, _PLAIN_OTHER
     else:
-        raise TypeError(f"pytorchvideo must have the network, an X3D, a SlowFast or an ir-CSN, received {name!r}.")
+        raise TypeError(
+            f"pytorchvideo must have the network, an X3D, a SlowFast, a Slow-only one or an ir-CSN, received {name!r}."
+        )
     if not block.startswith("stage"):
         return f"blocks.{outside['/'.join((block, *module))]}.{TORCH_LEAVES[leaf]}"
     return f"blocks.{block.removeprefix('stage')}.{_in_block(model, inside, module, leaf)}"
@@ -92,7 +95,9 @@ def _slowfast(model: SlowFast, block: str, module: tuple[str, ...], leaf: str) -
     return f"{prefix}.{_in_block(model, _BLOCK, tuple(inner), leaf)}"
 
 
-def _in_block(model: X3D | SlowFast | CSN, names: Mapping[str, str], module: tuple[str, ...], leaf: str) -> str:
+def _in_block(
+    model: X3D | SlowFast | SlowOnly | CSN, names: Mapping[str, str], module: tuple[str, ...], leaf: str
+) -> str:
     prefix = f"res_blocks.{module[0].removeprefix('block')}"
     if module[1] == "srtg":
         return f"{prefix}.sar.{recurrent_key(model.srtg, leaf)}"

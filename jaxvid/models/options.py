@@ -15,6 +15,7 @@ import numpy as np
 
 from jaxvid.models.residual import PLACEMENTS
 from jaxvid.nn.fast import ARRANGEMENTS
+from jaxvid.nn.mtconv import SELECTIONS
 
 CONVS = ("auto", "direct", "folded")
 """Formulations of the 3-D convolution; ``auto`` is the fastest one measured on the backend."""
@@ -158,6 +159,31 @@ def fast_arrangement(name: str, fast: Any) -> str | None:
         return None
     require_choice("fast", "sequential" if fast is None else fast, ARRANGEMENTS)
     return "sequential" if fast is None else str(fast)
+
+
+def mtconv_choices(name: str, delta: Any, selection: Any) -> dict[str, Any]:
+    """Those of ``delta`` and ``selection`` that are given for a network of MTConvs, checked.
+
+    Raises:
+      ValueError: one is impossible, or given for another network.
+    """
+    given = {option: value for option, value in (("delta", delta), ("selection", selection)) if value is not None}
+    if given and not name.removeprefix("srtg_").startswith("mtconv_"):
+        option, value = next(iter(given.items()))
+        raise ValueError(f"{option} may only be set for an mtconv_ model, received {option}={value!r} for {name!r}.")
+    if "delta" in given:
+        given["delta"] = local_share(delta)
+    if "selection" in given:
+        require_choice("selection", selection, SELECTIONS)
+    return given
+
+
+def local_share(value: Any) -> float:
+    """The share of the channels that the local branch of an MTConv has, a number in (0, 1]."""
+    delta = positive("delta", value)
+    if delta > 1:
+        raise ValueError(f"delta must be in (0, 1], received delta={delta}.")
+    return delta
 
 
 def pool_window(value: Any) -> int:

@@ -91,6 +91,9 @@ _CLIPS: Mapping[str, tuple[int, int, int, int]] = MappingProxyType(
         **dict.fromkeys(
             [f"{kind}_csn_{depth}" for kind in ("ip", "ir") for depth in (50, 101, 152)], (32, 2, 256, 224)
         ),
+        "slow_r50_4x16": (4, 16, 256, 256),
+        "slow_r50_8x8": (8, 8, 256, 256),
+        "slow_r101_8x8": (8, 8, 256, 256),
         # the frames of the fast pathway
         "slowfast_r50_4x16": (32, 2, 256, 256),
         "slowfast_r50_8x8": (32, 2, 256, 256),

@@ -102,6 +102,8 @@ class ResidualBlock(nn.Module):
       groups: groups of the bottleneck's 3x3x3 convolution.
       factorised: (2+1)D in place of 3x3x3.
       fast: FAST in place of 3x3x3, one of :data:`jaxvid.nn.fast.ARRANGEMENTS`, or ``None``.
+      mtconv: makes the MTConv that a bottleneck has in place of its 3x3x3, that one's BN and its ReLU; ``None`` for
+        none.
       per_frame: 1x3x3 in place of 3x3x3.
       shared_middle: (2+1)D only. True: the middle channels of all convolutions of a block follow from the *block's*
         input channels and planes, as in torchvision and the SRTG authors' code. False: each convolution has its own,
@@ -131,6 +133,7 @@ class ResidualBlock(nn.Module):
     before_conv1: Callable[[Array], Array] | None = None
     behind_conv1: MakeModule | None = None
     fast: str | None = None
+    mtconv: MakeModule | None = None
 
     @nn.compact
     def __call__(self, x: Float[Array, "N T H W C"], train: bool) -> Float[Array, "N t h w F"]:
@@ -143,8 +146,7 @@ class ResidualBlock(nn.Module):
         if self.bottleneck:
             x = self._conv1x1x1(x, self.inner, 1, "conv1")
             x = self._place(self._behind_conv1(nn.relu(self.norm(name="norm1")(x, not train)), train), "top")
-            x = self._conv3x3x3(x, self.inner, self.stride, block_inputs, "conv2", train)
-            x = self._place(nn.relu(self.norm(name="norm2")(x, not train)), "mid")
+            x = self._place(self._middle(x, block_inputs, train), "mid")
             x = self._conv1x1x1(x, self.planes * self.expansion, 1, "conv3")
             x = self._place(self.norm(name="norm3")(x, not train), "end")
         else:
@@ -156,6 +158,13 @@ class ResidualBlock(nn.Module):
 
     def _place(self, x: Array, *places: str) -> Array:
         return place_srtg(self.srtg, self.placement in places, x)
+
+    def _middle(self, x: Array, block_inputs: int, train: bool) -> Array:
+        if self.mtconv is not None:  # normalises and has its ReLU itself
+            strides = self._strides(self.stride)
+            return self.mtconv(self.inner, (3, 3, 3), strides, groups=self.groups, name="conv2")(x, train)
+        x = self._conv3x3x3(x, self.inner, self.stride, block_inputs, "conv2", train)
+        return nn.relu(self.norm(name="norm2")(x, not train))
 
     def _behind_conv1(self, x: Array, train: bool) -> Array:
         return x if self.behind_conv1 is None else self.behind_conv1(name="temporal")(x, train)

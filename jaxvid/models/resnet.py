@@ -1,4 +1,4 @@
-"""One ResNet: r3d, r(2+1)d, FAST, wide and Hara's variants, and image networks, each with SRTG or without."""
+"""One ResNet: r3d, r(2+1)d, FAST, MTConv, wide and Hara's variants, and image networks, each with SRTG or without."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from jaxvid.models.interface import check_video, halve, make_conv, make_norm, ma
 from jaxvid.models.options import SRTGOptions
 from jaxvid.models.residual import FactorisedConv, MakeModule, ResidualBlock, middle_channels
 from jaxvid.models.stages import Head, Stage
+from jaxvid.nn.mtconv import MTConv
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Float
@@ -71,6 +72,9 @@ class ResNet3D(nn.Module):
       bottleneck: blocks of three convolutions, not two.
       factorised: (2+1)D convolutions.
       fast: FAST convolutions in the blocks, one of :data:`jaxvid.nn.fast.ARRANGEMENTS`, or ``None``.
+      delta: share of the local channels of the MTConvs that bottlenecks have in place of 3x3x3, in (0, 1]; ``None``
+        leaves them as they are.
+      selection: how those MTConvs reduce time, one of :data:`jaxvid.nn.mtconv.SELECTIONS`.
       per_frame: a 2-D network; ``stem_frames`` should be 1 then.
       width: channels of the stem and planes of stage 1, before ``widen``.
       widen: factor on all planes and the stem (Hara's wide ResNet).
@@ -97,6 +101,8 @@ class ResNet3D(nn.Module):
     bottleneck: bool
     factorised: bool = False
     fast: str | None = None
+    delta: float | None = None
+    selection: str = "lowest"
     per_frame: bool = False
     width: int = 64
     widen: int = 1
@@ -164,6 +170,7 @@ class ResNet3D(nn.Module):
             groups=self.groups,
             factorised=self.factorised,
             fast=self.fast,
+            mtconv=self._mtconv(conv, norm),
             per_frame=per_frame,
             shared_middle=self.shared_middle,
             conv=conv,
@@ -171,3 +178,8 @@ class ResNet3D(nn.Module):
             srtg=srtg,
             placement=placement,
         )
+
+    def _mtconv(self, conv: MakeModule, norm: MakeModule) -> MakeModule | None:
+        if self.delta is None:
+            return None
+        return functools.partial(MTConv, delta=self.delta, selection=self.selection, conv=conv, norm=norm)

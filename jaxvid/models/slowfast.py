@@ -30,8 +30,13 @@ SOURCE = "Feichtenhofer et al. 2019, the authors' code"
 
 _BETA_INVERSE = 8  # channels of the slow pathway per channel of the fast one
 _FUSION_RATIO = 2  # channels of a lateral connection per channel of the fast pathway
-_EXPANSION = 4
-_SLOW_FRAMES, _FAST_FRAMES = (1, 1, 3, 3), (3, 3, 3, 3)  # of the first kernel of a block, stage by stage
+_FAST_FRAMES = (3, 3, 3, 3)  # of the first kernel of a block, stage by stage
+
+SLOW_FRAMES = (1, 1, 3, 3)
+"""The same of the slow pathway."""
+
+EXPANSION = 4
+"""Output channels of a block per plane."""
 
 
 @dataclass(frozen=True)
@@ -292,7 +297,7 @@ class SlowFast(nn.Module):
         )
         for index in range(len(self.stage_sizes)):
             planes = self.width * 2**index
-            slow_blocks = self._blocks(index, planes, _SLOW_FRAMES[index], conv, norm)
+            slow_blocks = self._blocks(index, planes, SLOW_FRAMES[index], conv, norm)
             fast_blocks = self._blocks(index, _fast(planes), _FAST_FRAMES[index], conv, norm)
             x = PathwayStage(fusion, slow_blocks, fast_blocks, self.remat, name=f"stage{index + 1}")(x, train)
         return Head(self.num_classes, self.dropout, self.alpha, self.window, name="head")(x, train)
@@ -304,7 +309,7 @@ class SlowFast(nn.Module):
         block = functools.partial(
             Bottleneck,
             inner=planes,
-            features=_EXPANSION * planes,
+            features=EXPANSION * planes,
             kernel_size=(1, 3, 3),
             conv=conv,
             conv2=conv,

@@ -28,6 +28,7 @@ from jaxvid.models.mfnet import MFNet
 from jaxvid.models.mtnet_reference import MTNetReference
 from jaxvid.models.resnet import ResNet3D
 from jaxvid.models.schemes import TORCH_LEAVES, Scheme, recurrent_key
+from jaxvid.models.slow import SlowOnly
 from jaxvid.models.slowfast import SlowFast
 from jaxvid.models.tam import TANet
 from jaxvid.models.tsm import TSM
@@ -51,7 +52,8 @@ def schemes_of(name: str, model: nn.Module) -> tuple[Scheme, ...]:
       UnpublishedError: nobody has published weights of this kind of network.
     """
     schemes = SCHEMES.get(type(model))
-    if schemes is None or getattr(model, "fast", None) is not None:
+    changed = isinstance(model, (ResNet3D, DenseNet)) and model.fast is not None
+    if schemes is None or changed or (isinstance(model, ResNet3D) and model.delta is not None):
         raise UnpublishedError(
             f"model must be a network of which somebody has published weights, received {type(model).__name__} "
             f"({name!r})."
@@ -144,6 +146,7 @@ SCHEMES: Mapping[type[nn.Module], tuple[Scheme, ...]] = MappingProxyType(
             Scheme("PySlowFast", names_pyslowfast.key, options={"shortcut_norm": True}),
         ),
         SlowFast: _FACEBOOK,
+        SlowOnly: _FACEBOOK,
         CSN: (
             *_FACEBOOK,
             Scheme("VMZ", names_vmz.key, options={"epsilon": 1e-3}),

@@ -30,6 +30,7 @@ TORCHVISION = "Tran et al. 2018, torchvision's code"
 RESNET = "He et al. 2016, as torchvision has it"
 RESNEXT = "Xie et al. 2017, as torchvision has it"
 WIDE = "Zagoruyko & Komodakis 2016, as torchvision has it"
+MTCONV = "experimental: Stergiou, thesis 2022, section 5.3 and table 5.2; the layout is r3d's"
 FAST = "experimental: Stergiou & Poppe, FAST (arXiv:2002.02651); the layout is r3d's"
 
 
@@ -79,6 +80,9 @@ FAMILIES: tuple[Family, ...] = (
     Family("r2plus1d_{}_torchvision", (18,), TORCHVISION, {"stem_pool": False, "factorised": True}),
     # r3d with every 3x3x3 replaced and nothing else, so that the two can be compared: the 3x7x7 stem stays.
     Family("fast_r{}", (18, 34, 50, 101), FAST),
+    # "MTConv in a ResNet-50", whose layout is not printed: r3d with every 3x3x3, its BN and its ReLU replaced, nothing
+    # else. No reading of the text has the printed parameters and operations, see docs/mtnet.md.
+    Family("mtconv_r3d_{}", (50,), MTCONV, {"delta": 0.875}),
     # The image networks of the SoftPool paper. The stride sits on the 3x3, not on the first 1x1.
     Family("resnet2d_{}", (18, 34, 50, 101, 152), RESNET, _IMAGE, {"expansion": 4}),
     Family("resnext2d_{}_32x4d", (50, 101), RESNEXT, {**_IMAGE, "groups": 32, "base_width": 4}, {"expansion": 4}),
@@ -117,6 +121,8 @@ def build_resnet(
     pool: str = "max",
     pool_window: int = 3,
     fast: str | None = None,
+    delta: float | None = None,
+    selection: str | None = None,
     **common: Any,
 ) -> ResNet3D:
     """Builds one network of the table.
@@ -132,6 +138,10 @@ def build_resnet(
       pool: ``"max"``, ``"avg"`` or ``"soft"``, the pooling behind the stem, where the network has one.
       pool_window: length of its window along every axis, 3, or 2: with ``pool="soft"`` the SoftPool authors' code.
       fast: ``fast_`` networks only, ``"sequential"`` (the default) or ``"parallel"``, see :class:`jaxvid.nn.FASTConv`.
+      delta: ``mtconv_`` networks only, the share of the channels that the local branches have, in (0, 1]; ``None`` is
+        7/8.
+      selection: ``mtconv_`` networks only, how the prolonged branches reduce time: ``"lowest"`` (the default) or
+        ``"none"``, see :class:`jaxvid.nn.MTConv`.
       **common: the options of every network, see :func:`jaxvid.models.options.network_fields`.
 
     Returns:
@@ -143,13 +153,13 @@ def build_resnet(
     bottleneck = depth >= 50
     width = options.count("width", 64 if width is None else width)
     options.require_choice("pool", pool, options.POOLS)
-    own = ("width", "expansion", "pool", "pool_window", "fast")
+    own = ("width", "expansion", "pool", "pool_window", "fast", "delta", "selection")
     common = options.network_fields(name, own, num_classes, **common)
     fields = dict(family.fields) | (dict(family.bottleneck) if bottleneck else {})
     if pool != "max" and not fields.get("stem_pool", True):
         raise ValueError(f"pool may not be set for a network without pooling, received pool={pool!r} for {name!r}.")
     fields |= {"pool": pool, "pool_window": options.pool_window(pool_window)}
-    fields |= {"fast": options.fast_arrangement(name, fast)}
+    fields |= {"fast": options.fast_arrangement(name, fast)} | options.mtconv_choices(name, delta, selection)
     if expansion is not None:
         expansion = options.count("expansion", expansion)
         if not bottleneck and expansion != 1:

@@ -36,7 +36,7 @@ def open_dataset(config: Config, split: str, progress: Progress | None = None) -
     if config.data.name == "folder":
         options["train_split"] = config.data.train_split
     options |= {name: value for name in ("dictionary", "missing") if (value := getattr(config.data, name))}
-    if config.data.name == "motion" and progress is not None:
+    if config.data.name in ("motion", "motion_fine") and progress is not None:
         options["progress"] = progress.making()
     dataset = data.open_dataset(config.data.name, config.data.root, split, **options)
     if not len(dataset):

@@ -31,6 +31,7 @@ from jaxvid.data.pipeline import draw_batches, record_key
 from jaxvid.data.quarantine import Quarantine
 from jaxvid.data.records import VideoDataset
 from jaxvid.evaluation.files import replacing
+from jaxvid.models.class_regularized import ClassRegularized
 from jaxvid.ops.normalize import normalize_video
 from jaxvid.train import finetune, sharding
 from jaxvid.types import Variables
@@ -152,7 +153,8 @@ def keep(
     """
     if jax.process_count() > 1:
         raise ValueError(f"finetune.draws must be 0 on several hosts, received {jax.process_count()} hosts.")
-    block, draws = finetune.last_frozen_block(config.finetune.trainable), config.finetune.draws
+    regularized = model.regularized_stages if isinstance(model, ClassRegularized) else ()
+    block, draws = finetune.last_frozen_block(config.finetune.trainable, regularized), config.finetune.draws
     apply = make_blocks(config, model, block)
     clip = jax.ShapeDtypeStruct((1, *clips.shape), np.uint8)
     outputs, structure = jax.tree.flatten(jax.eval_shape(apply, variables, clip))
@@ -220,7 +222,7 @@ def make_blocks(config: Config, model: nn.Module, block: str) -> Callable[[Varia
 
 def _fingerprint(config: Config, block: str, variables: Variables) -> str:
     """16 digits that differ as soon as a kept feature would."""
-    without_effect = ("dropout", "remat", "class_regularization")  # the last is never used with kept features
+    without_effect = ("dropout", "remat", "class_regularization")  # the last stands behind what is kept
     model = {name: value for name, value in asdict(config.model).items() if name not in without_effect}
     fields = ("num_frames", "frame_stride", "sampler", "short_side", "crop_size", "flip", "mirror", "color", "mean",
               "std")  # fmt: skip

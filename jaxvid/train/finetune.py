@@ -49,17 +49,25 @@ def check_trainable(params: Any, trainable: Sequence[str]) -> None:
             )
 
 
-def last_frozen_block(trainable: Sequence[str]) -> str:
-    """The last of the blocks from the stem on in which nothing changes: training can begin behind it.
+def last_frozen_block(trainable: Sequence[str], regularized: Sequence[str] = ()) -> str:
+    """The last of the blocks from the stem on whose output does not change: training can begin behind it.
+
+    Args:
+      trainable: the parts that change.
+      regularized: the stages with Class Regularization, whose output follows the classifier's weights.
 
     >>> last_frozen_block(("head", "stage4/block1"))
     'stage3'
+    >>> last_frozen_block(("class_regularization",), ("stage2", "stage3", "stage4"))
+    'stage1'
 
     Raises:
       ValueError: the stem changes, or no part is named.
     """
-    changing = [BLOCKS.index(block) for name in trainable if (block := name.split("/")[0]) in BLOCKS]
-    if not changing or min(changing) == 0 or len(changing) < len(trainable):
+    parts = [name.split("/")[0] for name in trainable]
+    known = {*BLOCKS, *["class_regularization"] * bool(regularized)}
+    changing = [BLOCKS.index(part) for part in (*parts, *regularized) if part in BLOCKS]
+    if not parts or not changing or min(changing) == 0 or not known.issuperset(parts):
         raise ValueError(
             f"finetune.trainable must name parts of {', '.join(BLOCKS[1:])} with finetune.draws, received "
             f"finetune.trainable={tuple(trainable)}."

@@ -32,6 +32,7 @@ from jaxvid.train.compilations import count_compilations
 from jaxvid.train.confusing import with_confusing
 from jaxvid.train.features import KeptFeatures
 from jaxvid.train.features import keep as keep_features
+from jaxvid.train.groups import group_table
 from jaxvid.train.output import make_output_folder
 from jaxvid.train.plan import Plan
 from jaxvid.train.process import only_one_process, stop_signals
@@ -68,7 +69,8 @@ def train(
     Args:
       config: the checked configuration.
       workdir: the run folder; made when absent, resumed when it holds checkpoints.
-      progress: told of every step, epoch and message; logs by default.
+      progress: told of every step, epoch and message; logs by default. Where parts of the network are frozen, or come
+        from other weights, a table of the groups is its first message before the first step, and ``groups.txt``.
       features: with ``finetune.draws``, the folder of what is kept, which several runs may share; by default
         ``workdir/features``.
 
@@ -138,6 +140,10 @@ class _Training:
             state = with_confusing(state, path, config.model.u2s.variant, self.train_set.class_names)
         self._restore(sharding.replicate(state, self.mesh))
         _save_config(config, workdir)
+        if (trainable or config.finetune.weights) and not self.step:
+            table = group_table(self.state.params, trainable, schedule, self.plan.total_steps)
+            progress.message(table)
+            _save_text(workdir / "groups.txt", table)
         self.kept: KeptFeatures | None = None
         if config.finetune.draws and self.step < self.plan.total_steps:
             self.kept = self._keep_features(model, features or workdir / "features")
@@ -361,6 +367,9 @@ def _check_same_run(config: Config, class_names: tuple[str, ...], meta: dict[str
 
 
 def _save_config(config: Config, workdir: Path) -> None:
+    _save_text(workdir / "config.json", json.dumps(config_lib.to_dict(config), indent=2))
+
+
+def _save_text(path: Path, text: str) -> None:
     if jax.process_index() == 0:
-        text = json.dumps(config_lib.to_dict(config), indent=2)
-        (workdir / "config.json").write_text(f"{text}\n", encoding="utf-8")
+        path.write_text(f"{text}\n", encoding="utf-8")

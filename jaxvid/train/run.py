@@ -74,6 +74,12 @@ class Evaluated:
         more = f"\n(and {len(rows) - len(shown)} classes that no clip is of)" if len(shown) < len(rows) else ""
         return evaluation.format_per_class(shown) + more
 
+    @property
+    def guess_table(self) -> str:
+        """What the stages of a network with Class Regularization guessed, as text; empty for other networks."""
+        found = evaluation.collect_guesses(self.predictions, self.run.class_names)
+        return "" if found is None else evaluation.format_guesses(found.to_json())
+
 
 def load_run(checkpoint: str | Path, overrides: dict[str, Any] | None = None, *, best: bool = False) -> Run:
     """Restores a run's newest checkpoint (or its best one) onto the devices that are here.

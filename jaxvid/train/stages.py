@@ -75,8 +75,10 @@ def train_stages(config: Config, workdir: str | Path, *, progress: Progress | No
       ValueError: as :func:`jaxvid.train.train` says.
     """
     assemble.check_names(config)
-    workdir, progress = make_output_folder("--workdir", workdir), progress or LoggingProgress()
-    stages = config.train.stages
+    progress = progress or LoggingProgress()
+    if notice := sharding.split_cpu(config.train.cpu_devices):
+        progress.message(notice)
+    workdir, stages = make_output_folder("--workdir", workdir), config.train.stages
     with only_one_process(workdir):
         if jax.process_index() == 0:
             write_stages(workdir, [name for name, _, _ in stages])

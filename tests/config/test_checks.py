@@ -55,10 +55,6 @@ def test_ranges(overrides, sentence):
             {"model.class_regularization.scope": "all"},
             ("model.class_regularization.scope='all'", "model.class_regularization.enabled=true"),
         ),
-        (
-            {"model.class_regularization.enabled": True, "finetune.draws": 2, "finetune.trainable": ("head",)},
-            ("finetune.draws=2", "model.class_regularization.enabled"),
-        ),
         ({"data.folds": ("a", "b")}, ("data.folds", "data.train_split='train'")),
     ],
 )

@@ -14,8 +14,10 @@ import pytest
 from jaxvid.data import DATASETS, DatasetError
 from jaxvid.data.datasets import motion as motion_lib
 from jaxvid.data.datasets.motion import make_motion, motion
-from jaxvid.data.datasets.motion_classes import CLASS_NAMES, NUM_FRAMES
+from jaxvid.data.datasets.motion_classes import CLASS_NAMES
+from jaxvid.data.datasets.motion_courses import NUM_FRAMES
 from jaxvid.data.datasets.motion_files import FPS, ClipJob, boxes, draw_clip, encode, make_clip
+from jaxvid.data.datasets.motion_fine_classes import MOTION_FINE
 from jaxvid.data.datasets.motion_regions import read_regions
 from jaxvid.data.datasets.motion_scene import HEIGHT, WIDTH
 from jaxvid.data.decode import VideoReader
@@ -120,6 +122,45 @@ def test_seeds_splits_and_numbers_give_other_clips():
         for values in (("train", 0, 0, 0), ("train", 0, 0, 1), ("train", 0, 1, 0), ("val", 0, 0, 0))
     ]
     assert len({draw_clip(job)[0].tobytes() for job in jobs}) == 4
+
+
+def test_the_clips_of_version_1_are_these():
+    """With what a machine's sines may round in another way; the files themselves depend on the encoder too."""
+    for label, colour, area in (
+        (0, [108.006, 124.672, 28.232], 16292),
+        (5, [131.901, 85.413, 94.373], 13980),
+        (7, [93.051, 71.390, 182.873], 12613),
+    ):
+        frames, mask = draw_clip(ClipJob("", "val", label, 3, seed=0))
+        assert frames[9].mean((0, 1)) == pytest.approx(colour, abs=0.02)
+        assert mask.sum() == pytest.approx(area, abs=5)
+
+
+def test_the_fine_set_has_its_own_name_classes_and_clips(tmp_path):
+    root = make_motion(tmp_path / "fine", name="motion_fine", num_train_per_class=1, num_val_per_class=1, num_workers=0)
+    assert json.loads((root / "motion_fine.json").read_text())["class_names"] == list(MOTION_FINE.class_names)
+    fine = DATASETS["motion_fine"](str(root), "val", make=False)
+    assert (fine.name, fine.class_names, len(fine)) == ("motion_fine", MOTION_FINE.class_names, 12)
+    assert read_regions(root, "val").index(fine[3].name) == 3
+    with VideoReader(fine[3].video) as reader:
+        decoded = reader.read(range(reader.num_frames)).mean(-1)
+    own, other = (draw_clip(ClipJob("", "val", 3, 0, 0, name))[0].mean(-1) for name in ("motion_fine", "motion"))
+    assert np.abs(decoded - own).mean() < 4 < 20 < np.abs(decoded - other).mean()
+    with pytest.raises(DatasetError, match="must hold version 1 of motion, received None"):
+        motion(str(root), "val", make=False)
+    with pytest.raises(ValueError, match="root must be absent, empty or a data set motion"):
+        small(root)
+    with pytest.raises(ValueError, match="name must be one of motion, motion_fine, received name='fine'"):
+        make_motion(tmp_path / "other", name="fine")
+
+
+def test_a_set_that_is_made_at_its_first_use_shows_how_far_it_is(tmp_path, monkeypatch):
+    monkeypatch.setattr(motion_lib, "map_unordered", lambda f, items, num_workers: enumerate(map(f, items)))
+    monkeypatch.setattr(motion_lib, "DEFAULT_TRAIN", 1)
+    monkeypatch.setattr(motion_lib, "DEFAULT_VAL", 1)
+    calls = []
+    motion(str(tmp_path / "motion"), "val", progress=lambda *c: calls.append(c))
+    assert calls == [(k, 24) for k in range(1, 25)]
 
 
 def test_an_existing_set_is_not_made_again(root):

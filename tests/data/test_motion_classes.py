@@ -1,19 +1,14 @@
 """The law of `motion`: without their order, the values of no dimension say anything about a clip's class."""
 
+import hashlib
+
 import numpy as np
 import pytest
 
-from jaxvid.data.datasets.motion_classes import (
-    CLASS_NAMES,
-    DIMENSIONS,
-    MAX_TREND,
-    MIRROR,
-    NUM_FRAMES,
-    NUM_VALUES,
-    courses,
-    orders,
-)
+from jaxvid.data.datasets.motion_classes import CLASS_NAMES, MIRROR, MOTION
+from jaxvid.data.datasets.motion_courses import DIMENSIONS, MAX_TREND, NUM_FRAMES, NUM_VALUES, ClassTable
 
+courses, orders = MOTION.courses, MOTION.orders
 LABELS = range(len(CLASS_NAMES))
 PAIRS = [
     ("approach", "recede", "size"),
@@ -119,3 +114,21 @@ def test_class_names_are_sorted_and_mirrors_exist():
     assert list(CLASS_NAMES) == sorted(CLASS_NAMES)
     assert len(CLASS_NAMES) == 12
     assert {name for pair in MIRROR for name in pair.split("=")} <= set(CLASS_NAMES)
+
+
+def test_the_courses_of_version_1_are_these():
+    """A change of these is another data set: it needs another version."""
+    found = hashlib.sha256()
+    for label in LABELS:
+        for seed in range(5):
+            rng = np.random.default_rng((seed, label))
+            found.update(orders(label, rng).tobytes())
+            rng = np.random.default_rng((seed, label))
+            found.update(courses(label, rng).tobytes())
+    assert MOTION.version == 1
+    assert found.hexdigest() == "e0690ac6ff021999dac81dc33336e2379f3d5ef76d548617e2745c74de366977"
+
+
+def test_a_table_that_is_not_sorted_is_refused():
+    with pytest.raises(ValueError, match="movements must be sorted by name, received b, a"):
+        ClassTable("x", 1, {"b": {}, "a": {}}, (), 0)

@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from jaxvid.data.datasets.motion_classes import DIMENSIONS
+from jaxvid.data.datasets.motion_courses import DIMENSIONS
 from jaxvid.data.datasets.motion_scene import HEIGHT, PALETTES, PATTERNS, WIDTH, draw_appearance, render
 
 

@@ -65,6 +65,16 @@ def test_motion_survives_the_way_through_tfds(root, built):
             assert record.video == Path(source.video).read_bytes()
 
 
+def test_the_fine_set_goes_that_way_too(tmp_path):
+    sizes = {"num_train_per_class": 1, "num_val_per_class": 1}
+    root = make_motion(tmp_path / "fine", name="motion_fine", **sizes, num_workers=0)
+    built = make_tfds(root, name="motion_fine")
+    assert built == root / "tfds" / "motion_fine" / "1.0.0"
+    packed, own = open_dataset("tfds", str(built), "val"), open_dataset("motion_fine", str(root), "val")
+    assert packed.class_names == own.class_names
+    assert {(r.name, r.label) for r in packed} == {(r.name, r.label) for r in own}
+
+
 def test_regions_are_a_feature(root, built):
     source = tfds.builder_from_directory(str(built)).as_data_source(split="val")
     regions = read_regions(root, "val")

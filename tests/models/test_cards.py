@@ -83,7 +83,7 @@ def test_printed_figures_agree_or_carry_a_remark(name):
         at = re.match(r"GFLOPs are multiply-adds at (\d+)x(\d+)x(\d+)", row.remark)
         clip = tuple(map(int, at.groups())) if at else row.clip
         macs = cost.count_macs(models.build(name, cards.NUM_CLASSES), clip) if at else row.macs
-        assert printed == pytest.approx(macs, rel=0.01)
+        assert printed == pytest.approx(macs, rel=0.02 if "normalisation counted" in row.remark else 0.01)
     elif re.search("GFLOPs are twice the multiply-adds(?! of)", row.remark):
         assert printed == pytest.approx(2 * row.macs, rel=0.015)
     elif "r2plus1d_50_hara" in row.remark:

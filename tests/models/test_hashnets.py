@@ -21,6 +21,7 @@ NETWORKS = [
     ("x3d_s", "x3d_s"),
     pytest.param("i3d", "i3d_piergiaj", marks=pytest.mark.slow),  # a minute of compilation between them
     pytest.param("mfnet", "mfnet3d", marks=pytest.mark.slow),
+    pytest.param("slow_r50_8x8", "slow_r50_8x8", marks=pytest.mark.slow),
     pytest.param("tsm_r18", "tsm_r18", marks=pytest.mark.slow),
     pytest.param("tsm_r50", "tsm_r50", marks=pytest.mark.slow),
     pytest.param("tsm_r101", "tsm_r101", marks=pytest.mark.slow),

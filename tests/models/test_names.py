@@ -20,6 +20,11 @@ CASES = [
     (names_pyslowfast, "slowfast_r101_16x8", {}, 1274, {
         "s4.pathway0_res5.branch2.a.weight": (256, 1024, 3, 1, 1),
         "s4.pathway0_res6.branch2.a.weight": (256, 1024, 1, 1, 1)}),
+    (names_pyslowfast, "slow_r50_8x8", {}, 320, {
+        "s1.pathway0_stem.conv.weight": (64, 3, 1, 7, 7), "s1.pathway0_stem.bn.running_var": (64,),
+        "s2.pathway0_res0.branch1.weight": (256, 64, 1, 1, 1), "s2.pathway0_res0.branch1_bn.weight": (256,),
+        "s4.pathway0_res5.branch2.a.weight": (256, 1024, 3, 1, 1),
+        "s5.pathway0_res2.branch2.c_bn.running_mean": (2048,), "head.projection.weight": (400, 2048)}),
     (names_pyslowfast, "x3d_s", {"shortcut_norm": True}, None, {
         "s1.pathway0_stem.conv_xy.weight": (24, 3, 1, 3, 3), "s1.pathway0_stem.conv.weight": (24, 1, 5, 1, 1),
         "s1.pathway0_stem.bn.weight": (24,), "s2.pathway0_res0.branch1_bn.weight": (24,),
@@ -35,6 +40,12 @@ CASES = [
         "blocks.1.res_blocks.0.branch1_conv.weight": (256, 64, 1, 1, 1),
         "blocks.3.res_blocks.22.branch2.conv_b.weight": (256, 1, 3, 3, 3),
         "blocks.3.res_blocks.22.branch2.norm_b.running_var": (256,), "blocks.5.proj.bias": (400,)}),
+    (names_pytorchvideo, "slow_r50_4x16", {}, 320, {
+        "blocks.0.conv.weight": (64, 3, 1, 7, 7), "blocks.0.norm.running_mean": (64,),
+        "blocks.1.res_blocks.0.branch1_conv.weight": (256, 64, 1, 1, 1),
+        "blocks.3.res_blocks.5.branch2.conv_a.weight": (256, 1024, 3, 1, 1),
+        "blocks.4.res_blocks.0.branch2.conv_b.weight": (512, 512, 1, 3, 3),
+        "blocks.4.res_blocks.2.branch2.norm_c.bias": (2048,), "blocks.5.proj.weight": (400, 2048)}),
     (names_pytorchvideo, "slowfast_r101_8x8", {}, 1274, {
         "blocks.0.multipathway_fusion.conv_fast_to_slow.weight": (16, 8, 7, 1, 1),
         "blocks.3.multipathway_blocks.1.res_blocks.22.branch2.conv_a.weight": (32, 128, 3, 1, 1)}),
@@ -65,7 +76,9 @@ def test_names_of_the_codes(code, name, options, count, keys):
         assert len(shapes) + sum(key.endswith("running_mean") for key in shapes) == count
 
 
-@pytest.mark.parametrize("name", ["srtg_x3d_s", "srtg_slowfast_r50_8x8", "srtg_ir_csn_50", "srtg_ip_csn_50"])
+@pytest.mark.parametrize(
+    "name", ["srtg_x3d_s", "srtg_slowfast_r50_8x8", "srtg_slow_r50_8x8", "srtg_ir_csn_50", "srtg_ip_csn_50"]
+)
 def test_srtg_has_names_in_every_code(name):
     model = models.build(name, 3, width=8)
     codes = (names_vmz,) if "ip_csn" in name else (names_pytorchvideo, names_pyslowfast)
@@ -74,7 +87,7 @@ def test_srtg_has_names_in_every_code(name):
         assert sum(".sar.lstm.weight_hh_l1" in key for key in keys) >= 16
 
 
-@pytest.mark.parametrize("name", ["slowfast_r50_4x16", "ir_csn_50", "ip_csn_50", "srtg_ir_csn_50"])
+@pytest.mark.parametrize("name", ["slowfast_r50_4x16", "slow_r50_4x16", "ir_csn_50", "ip_csn_50", "srtg_ir_csn_50"])
 def test_every_array_arrives_once_and_tells_its_width(name, shapes_of):
     rng = np.random.default_rng(0)
     model = models.build(name, 3, width=8)
@@ -91,7 +104,7 @@ def test_every_array_arrives_once_and_tells_its_width(name, shapes_of):
 def test_networks_that_a_code_does_not_have():
     path = ("params", "head", "classifier", "kernel")
     for code, name in ((names_pytorchvideo, "ip_csn_50"), (names_pyslowfast, "ip_csn_50")):
-        with pytest.raises(TypeError, match="an X3D, a SlowFast or an ir-CSN, received 'ip_csn_50'"):
+        with pytest.raises(TypeError, match="an X3D, a SlowFast, a Slow-only one or an ir-CSN, received 'ip_csn_50'"):
             code.key(name, models.build(name, 3), path)
     with pytest.raises(TypeError, match="received 'r3d_18'"):
         names_pyslowfast.key("r3d_18", models.build("r3d_18", 3), path)

@@ -27,6 +27,8 @@ def test_every_entry_is_some_codes():
     [
         ("x3d_m", "PySlowFast", (16, 5, 256, 256)),
         ("srtg_slowfast_r50_8x8", "pytorchvideo", (32, 2, 256, 256)),
+        ("slow_r50_4x16", "PySlowFast", (4, 16, 256, 256)),
+        ("srtg_slow_r50_8x8", "pytorchvideo", (8, 8, 256, 256)),
         ("ip_csn_152", "VMZ", (32, 2, 256, 224)),
         ("r3d_50", "the SRTG authors", (16, 2, 294, 256)),
     ],

@@ -62,6 +62,7 @@ SLOW = {
     "srtg_resnext2d_101_32x8d", "srtg_wide_resnet2d_50_2", "densenet2d_161", "fast_densenet_121",
     "mtnet_s", "mtnet_ref_xs", "srtg_u2s_resnet_50", "mtnet_ref_xs_g8", "i3d", "mfnet", "srtg_x3d_xl",
     "r2plus1d_50_hara", "slowfast_r50_4x16", "tam_r50", "resnext2d_50_32x4d", "x3d_xl",
+    "slow_r50_4x16", "srtg_slow_r50_4x16", "mtconv_r3d_50", "srtg_mtconv_r3d_50",
 }  # fmt: skip
 
 
@@ -117,8 +118,10 @@ def _formulated():
     """What is swept, and a network with groups; one block per stage."""
     grouped = _tiny("r3d_50").clone(groups=2)
     fast = {"r3d_18", "r3d_50, grouped"}
-    # Hara's, torchvision's and the wide networks have the convolutions of r3d and r2plus1d, TSM those of an image's.
-    alike = ("srtg_", "_hara", "_torchvision", "wide_", "tsm_", "slowfast_r50_8x8", "slowfast_r101", "ir_csn")
+    # Hara's, torchvision's, the wide networks and MTConvs have the convolutions of r3d and r2plus1d, TSM those of an
+    # image's, Slow-only those of SlowFast.
+    alike = ("srtg_", "_hara", "_torchvision", "wide_", "mtconv_", "tsm_", "slow_", "slowfast_r50_8x8")
+    alike += ("slowfast_r101", "ir_csn")
     alone = {"srtg_r3d_18", "srtg_x3d_xs", "mc3_18_torchvision"}
     for model, name in (*NETWORKS.items(), (grouped, "r3d_50, grouped")):
         if name not in alone and any(part in name for part in alike):

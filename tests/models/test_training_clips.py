@@ -21,6 +21,7 @@ def test_only_known_networks_whose_card_has_another_clip_are_listed():
         ("srtg_r2plus1d_50_hara", (16, 112, 112)),
         ("srtg_tam_r50", (16, 224, 224)),
         ("slowfast_r50_8x8", (32, 224, 224)),
+        ("srtg_slow_r50_4x16", (4, 224, 224)),
         ("x3d_l", (16, 312, 312)),
         ("resnet2d_50", (1, 224, 224)),
     ],

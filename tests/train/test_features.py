@@ -13,6 +13,7 @@ from jaxvid import models
 from jaxvid.data.clips import load_clip
 from jaxvid.data.pipeline import record_key, train_batches
 from jaxvid.data.quarantine import Quarantine
+from jaxvid.models.class_regularized import class_regularized
 from jaxvid.train import assemble, features, finetune, load_run, sharding, train
 from jaxvid.train.folds import fold_config
 from jaxvid.train.state import create_state
@@ -38,6 +39,9 @@ def one_step(model, trainable, batch, beginning=None):
     ("name", "options", "trainable"),
     [
         ("srtg_r3d_18", {"gate": "cyclic", "cell": "gru"}, ("stage4", "head")),
+        pytest.param(
+            "r3d_18", {"affection_rates": (0.7, 0.6)}, ("class_regularization",), marks=pytest.mark.slow
+        ),  # of stages 3 and 4
         pytest.param("slowfast_r50_8x8", {}, ("stage4/fast", "head"), marks=pytest.mark.slow),
         pytest.param("i3d", {}, ("head",), marks=pytest.mark.slow),
         pytest.param("x3d_s", {"dtype": "bfloat16"}, ("stage3", "stage4", "head"), marks=pytest.mark.slow),
@@ -48,7 +52,11 @@ def test_a_step_behind_the_frozen_blocks_is_the_step_with_pixels(name, options, 
     fields = {"model.name": name, "model.width": 8, "finetune.trainable": trainable, "finetune.draws": 1}
     fields |= {f"data.{key}": value for key, value in PIXELS.items()}
     config = config_lib.load({}, fields)
+    options = dict(options)
+    rates = options.pop("affection_rates", ())
     model = models.build(name, 3, width=8, **options)
+    if rates:
+        model = class_regularized(name, model, affection_rates=rates)
     rng = np.random.default_rng(0)
     batch = {
         "video": rng.integers(0, 256, (3, *CLIP, 3), np.uint8),
@@ -56,7 +64,8 @@ def test_a_step_behind_the_frozen_blocks_is_the_step_with_pixels(name, options, 
         "id": np.array([5, 6, 7], np.int32),
         "mask": np.array([True, True, False]),
     }
-    block = finetune.last_frozen_block(trainable)
+    block = finetune.last_frozen_block(trainable, model.regularized_stages if rates else ())
+    assert block == ("stage2" if rates else block)
     state = create_state(model, CLIP, optax.sgd(0.5), seed=3, ema=False)
     variables = {"params": state.params, "batch_stats": state.batch_stats}
     output = features.make_blocks(config, model, block)(variables, batch["video"])
@@ -93,7 +102,16 @@ def test_training_begins_behind_the_last_frozen_block(trainable, block):
     assert finetune.last_frozen_block(trainable) == block
 
 
-@pytest.mark.parametrize("trainable", [(), ("stem", "head"), ("head", "neck")])
+@pytest.mark.parametrize(
+    ("trainable", "block"),
+    [(("class_regularization",), "stage2"), (("head",), "stage2"), (("stage2", "class_regularization"), "stage1")],
+)
+def test_a_regularised_stage_follows_the_classifier(trainable, block):
+    """Even where only the classifier is trained: its weights choose the factors of both stages."""
+    assert finetune.last_frozen_block(trainable, ("stage3", "stage4")) == block
+
+
+@pytest.mark.parametrize("trainable", [(), ("stem", "head"), ("head", "neck"), ("class_regularization",)])
 def test_without_a_frozen_block_there_is_nothing_to_keep(trainable):
     with pytest.raises(
         ValueError, match=r"finetune\.trainable must name parts of stage1, .*, head with finetune\.draws"

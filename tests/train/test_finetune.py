@@ -2,11 +2,14 @@
 
 import jax
 import numpy as np
+import optax
 import pytest
 
-from jaxvid.train import finetune, load_run, step_folder, train
+from jaxvid.evaluation import compare_runs
+from jaxvid.train import evaluate_run, finetune, load_run, step_folder, train
 from jaxvid.train.optim import make_optimizer
 from jaxvid.train.state import create_state
+from jaxvid.train.writers import LoggingProgress
 
 LAST = ("stage4", "head")
 
@@ -90,12 +93,78 @@ def test_other_classes_get_a_classifier_of_their_own(tiny, source, videos, tmp_p
     )
 
 
+class Messages(LoggingProgress):
+    """Keeps what a person would read."""
+
+    def __init__(self):
+        super().__init__()
+        self.texts = []
+
+    def message(self, text):
+        self.texts.append(text)
+
+
+def kept_moments(run):
+    """Parts of the network of which the optimizer's state has a leaf."""
+    (step,) = [path for path in (run / "checkpoints").iterdir() if path.name == "1"]
+    paths = [path.split("/") for path in step_folder.read_record(step)["items"]["opt_state"] if "kernel" in path]
+    known = {*finetune.BLOCKS, "class_regularization"}
+    return {next(part for part in path if part in known) for path in paths}
+
+
+# The three ways to train with Class Regularization; the second one has a test of its own below.
+@pytest.mark.slow
+@pytest.mark.parametrize("trainable", [(), ("class_regularization", "stage3", "stage4")])
+def test_with_class_regularization_what_is_frozen_stays_bit_for_bit(tiny, source, tmp_path, trainable):
+    """In the parameters, their average, the statistics of BatchNorm, and what the optimizer keeps: nothing."""
+    fields = {"finetune.trainable": trainable, "train.max_steps": 1, "model.class_regularization.enabled": True}
+    fields |= {"optimizer.weight_decay": 0.1, "optimizer.ema_decay": 0.5, "optimizer.learning_rate": 1.0}
+    if trainable:
+        fields["finetune.weights"] = str(source)
+    progress = Messages()
+    run = train(tiny(**fields), tmp_path, progress=progress).workdir
+    after, config = load_run(run), tiny(**fields)
+    parts_of_all = {*finetune.BLOCKS, "class_regularization"}
+    expected = set(trainable) or parts_of_all
+    if trainable:
+        before = load_run(source).variables
+    else:
+        fresh = create_state(after.model, (4, 16, 16), optax.identity(), seed=config.train.seed, ema=False)
+        before = {"params": fresh.params, "batch_stats": fresh.batch_stats}
+    leaves = {name: jax.tree.leaves(tree) for name, tree in before["params"].items()}
+    new = {"class_regularization"} if trainable else set()
+    assert moved(leaves, parts(after, "params")) | new == expected
+    leaves = {name: jax.tree.leaves(tree) for name, tree in before["batch_stats"].items()}
+    assert moved(leaves, parts(after, "batch_stats")) == expected - {"class_regularization", "head"}
+    assert kept_moments(run) == expected
+    assert (run / "groups.txt").is_file() == bool(trainable)
+    assert any(text.startswith("group ") for text in progress.texts) == bool(trainable)
+
+
 def test_class_regularization_is_added_to_weights_without_it(tiny, source, tmp_path):
-    """It alone is trained; all that was there stays as it was, bit for bit."""
+    """It alone is trained; all that was there stays as it was, bit for bit; a table says so before the first step."""
     fields = {"finetune.weights": str(source), "finetune.trainable": ("class_regularization",), "train.max_steps": 1}
     fields |= {"model.class_regularization.enabled": True, "optimizer.learning_rate": 1.0}
-    config = tiny(**fields)
-    after, before = load_run(train(config, tmp_path).workdir), load_run(source)
+    config, progress = tiny(**fields), Messages()
+    result = train(config, tmp_path, progress=progress)
+    after, before = load_run(tmp_path), load_run(source)
+    (table,) = [text for text in progress.texts if text.startswith("group ")]
+    assert (tmp_path / "groups.txt").read_text() == f"{table}\n"
+    rows = [line.split() for line in table.splitlines()[1:]]
+    assert [row[0] for row in rows] == [*finetune.BLOCKS, "class_regularization", "total"]
+    assert [row[2] for row in rows] == ["no"] * 6 + ["yes", str(16 * (2 + 4 + 8 + 16))]
+    assert rows[-2] == ["class_regularization", "480", "yes", "1", "1"]
+    assert kept_moments(tmp_path) == {"class_regularization"}
+    done = evaluate_run(tmp_path)
+    guessed = {name for name in result.metrics if name.startswith("guess/")}
+    assert guessed == {f"guess/stage{number}/top1" for number in (1, 2, 3, 4)}
+    assert all(done.metrics[name] == result.metrics[name] for name in guessed)
+    assert [line.split()[0] for line in done.guess_table.splitlines()][1:] == [
+        *(f"stage{number}" for number in (1, 2, 3, 4)), "network"]  # fmt: skip
+    assert compare_runs(done.output / "guesses" / "stage4", tmp_path).num_clips == 6
+    progress = Messages()
+    train(config, tmp_path, progress=progress)  # which is complete: there is no first step
+    assert not any(text.startswith("group ") for text in progress.texts)
     for collection in ("params", "batch_stats"):
         ours = {name: tree for name, tree in after.variables[collection].items() if name != "class_regularization"}
         jax.tree.map(np.testing.assert_array_equal, ours, dict(before.variables[collection]))

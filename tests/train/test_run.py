@@ -28,6 +28,7 @@ def test_the_evaluation_of_a_checkpoint_is_that_of_the_run(run):
         np.testing.assert_allclose(arrays["scores"].sum(-1), 1, rtol=1e-6)
     assert (done.output / "confusion.png").stat().st_size > 1000
     assert "clap" in done.table
+    assert done.guess_table == ""
 
 
 def test_multi_view_scores_are_the_mean_over_views(run, tmp_path):

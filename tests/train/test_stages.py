@@ -16,6 +16,7 @@ from jaxvid.train.stages import stage_config, train_stages
 
 STAGES = (("universal", 2.0, 1.0), ("specific", 1.0, 1.0), ("joint", 1.0, 0.1))
 FIELDS = {"model.u2s.enabled": True, "model.u2s.num_confusing": 1.0, "train.stages": STAGES, "train.max_steps": 2}
+FIELDS |= {"model.conv": "direct"}  # compiles fastest
 
 
 @pytest.fixture(scope="module")
@@ -191,6 +192,7 @@ def test_a_signal_ends_the_stage_under_way_and_no_other_begins(tiny, tmp_path):
         ({"train.stages": (("first", 1.0, 1.0),)}, "train.stages must be"),
         ({"model.u2s.enabled": False, "model.u2s.num_confusing": 0.0}, "only be set with model.u2s.enabled=true"),
         ({"finetune.trainable": ("head",)}, "finetune.trainable must not be set with train.stages"),
+        ({"train.stages": (), "finetune.trainable": ("head",), "finetune.draws": 2}, "draws must be 0 with model.u2s"),
         ({"schedule.warmup_epochs": 1.5}, "warmup_epochs must be <= the epochs of each of train.stages"),
         ({"model.class_regularization.enabled": True}, "model.u2s.enabled must be false with"),
         ({"model.u2s.oracle": True, "model.u2s.variant": "simple"}, "model.u2s.oracle must be false unless"),

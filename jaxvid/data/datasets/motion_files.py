@@ -1,18 +1,25 @@
-"""One clip of `motion`: from its number to an H.264 file and the region of the action in every frame."""
+"""A clip of `motion` or `motion_fine`: from its number to an H.264 file and the region of the action in every frame."""
 
 from __future__ import annotations
 
 import io
 import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from types import MappingProxyType
 
 import av
 import numpy as np
 
-from jaxvid.data.datasets.motion_classes import CLASS_NAMES, courses
+from jaxvid.data.datasets.motion_classes import MOTION
+from jaxvid.data.datasets.motion_courses import ClassTable
+from jaxvid.data.datasets.motion_fine_classes import MOTION_FINE
 from jaxvid.data.datasets.motion_scene import draw_appearance, render
+
+CLASS_TABLES: Mapping[str, ClassTable] = MappingProxyType({table.name: table for table in (MOTION, MOTION_FINE)})
+"""Name of a data set -> its classes; the sets differ in nothing else."""
 
 FPS = 12
 """Frames per second of the files."""
@@ -32,6 +39,7 @@ class ClipJob:
       label: the class.
       number: of the clip in its split and class.
       seed: of the whole data set.
+      dataset: a name of :data:`CLASS_TABLES`.
     """
 
     path: str
@@ -39,15 +47,16 @@ class ClipJob:
     label: int
     number: int
     seed: int
+    dataset: str = "motion"
 
 
-def file_name(label: int, number: int) -> str:
+def file_name(class_name: str, number: int) -> str:
     """Path of a clip, relative to its split.
 
-    >>> file_name(0, 7)
+    >>> file_name("approach", 7)
     'approach/0007.mp4'
     """
-    return f"{CLASS_NAMES[label]}/{number:04d}.mp4"
+    return f"{class_name}/{number:04d}.mp4"
 
 
 def make_clip(job: ClipJob) -> tuple[np.ndarray, np.ndarray]:
@@ -66,10 +75,12 @@ def make_clip(job: ClipJob) -> tuple[np.ndarray, np.ndarray]:
 
 def draw_clip(job: ClipJob) -> tuple[np.ndarray, np.ndarray]:
     """Frames, uint8[T 72 80 3], and the object in them, bool[T 72 80]."""
-    # Splits have streams of their own: no random number serves two clips.
-    rng = np.random.default_rng((job.seed, zlib.crc32(job.split.encode()), job.label, job.number))
+    table = CLASS_TABLES[job.dataset]
+    # Splits and data sets have streams of their own: no random number serves two clips.
+    stream = job.seed, zlib.crc32(job.split.encode()), table.first_stream + job.label, job.number
+    rng = np.random.default_rng(stream)
     appearance = draw_appearance(job.split, rng)
-    return render(appearance, courses(job.label, rng))
+    return render(appearance, table.courses(job.label, rng))
 
 
 def encode(frames: np.ndarray) -> bytes:

@@ -1,4 +1,4 @@
-"""Where the action of a clip of `motion` is: stored beside the clips, for scoring explanations."""
+"""Where the action of a clip of `motion` or `motion_fine` is: stored beside the clips, for scoring explanations."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """The pictures of `motion`: a patterned object before a patterned background, drawn from a clip's numbers.
 
-Nothing in an :class:`Appearance` depends on the class. The two splits draw from sets without a common member: of
-hues, of patterns, and of the numbers that make an outline, where the values of ``val`` lie between those of ``train``.
+Nothing in an :class:`Appearance` depends on the class, and `motion_fine` has the same ones. The two splits draw from
+sets without a common member: of hues, of patterns, and of the numbers that make an outline, where the values of ``val``
+lie between those of ``train``.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from types import MappingProxyType
 
 import numpy as np
 
-from jaxvid.data.datasets.motion_classes import DIMENSIONS
+from jaxvid.data.datasets.motion_courses import DIMENSIONS
 
 HEIGHT, WIDTH = 72, 80
 """Of a frame, pixels."""
@@ -123,7 +124,7 @@ def render(appearance: Appearance, courses: np.ndarray) -> tuple[np.ndarray, np.
 
     Args:
       appearance: how it looks.
-      courses: float[T 5], the values of :data:`jaxvid.data.datasets.motion_classes.DIMENSIONS` in every frame.
+      courses: float[T 5], the values of :data:`jaxvid.data.datasets.motion_courses.DIMENSIONS` in every frame.
 
     Returns:
       The frames, uint8[T 72 80 3] RGB, and where the object is in them, bool[T 72 80].

@@ -1,4 +1,4 @@
-"""`motion` described for TensorFlow Datasets: the videos as bytes in ArrayRecord files, no TensorFlow anywhere.
+"""`motion` and `motion_fine` for TensorFlow Datasets: the videos as bytes in ArrayRecord files, no TensorFlow anywhere.
 
 The encoded files themselves are the feature. ``tfds.features.Video`` would need TensorFlow, and frames would take ten
 times the space.
@@ -18,7 +18,8 @@ import tensorflow_datasets as tfds
 from etils import epath
 
 from jaxvid.data.datasets.motion import SPLITS, motion
-from jaxvid.data.datasets.motion_classes import CLASS_NAMES, NUM_FRAMES
+from jaxvid.data.datasets.motion_courses import NUM_FRAMES
+from jaxvid.data.datasets.motion_files import CLASS_TABLES
 from jaxvid.data.datasets.motion_regions import read_regions
 
 
@@ -48,7 +49,7 @@ class Motion(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             features=tfds.features.FeaturesDict(
                 {
                     "video": tfds.features.Text(doc="The encoded file, MP4 with H.264."),
-                    "label": tfds.features.ClassLabel(names=CLASS_NAMES),
+                    "label": tfds.features.ClassLabel(names=CLASS_TABLES[self.name].class_names),
                     "name": tfds.features.Text(doc="Path of the file in the folder form of this data set."),
                     "boxes": tfds.features.Tensor(
                         shape=(NUM_FRAMES, 4),
@@ -65,7 +66,7 @@ class Motion(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
     def _generate_examples(self, split: str) -> Iterator[tuple[str, dict[str, Any]]]:
         regions = read_regions(self._root, split)
-        for record in motion(str(self._root), split, make=False):
+        for record in motion(str(self._root), split, name=self.name, make=False):
             yield (
                 record.name,
                 {
@@ -77,16 +78,26 @@ class Motion(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             )
 
 
-def build(root: Path, data_dir: Path) -> Path:
+class MotionFine(Motion, skip_registration=True):
+    """Six pairs of classes of video clips; the classes of a pair differ in a detail of the motion."""
+
+    name = "motion_fine"
+
+
+BUILDERS = {"motion": Motion, "motion_fine": MotionFine}
+
+
+def build(name: str, root: Path, data_dir: Path) -> Path:
     """Writes the TFDS form of a finished data set; one that is there is replaced.
 
     Returns:
-      The folder of the version, ``DATA_DIR/motion/1.0.0``.
+      The folder of the version, ``DATA_DIR/NAME/1.0.0``.
     """
-    builder = Motion(root=root, data_dir=data_dir)
+    make = BUILDERS[name]
+    builder = make(root=root, data_dir=data_dir)
     shutil.rmtree(builder.data_dir, ignore_errors=True)  # TFDS would take any that is there for the right one
     with _quiet():
-        builder = Motion(root=root, data_dir=data_dir)
+        builder = make(root=root, data_dir=data_dir)
         builder.download_and_prepare(
             download_dir=str(data_dir / "downloads"),
             download_config=tfds.download.DownloadConfig(compute_stats=tfds.download.ComputeStatsMode.SKIP),
