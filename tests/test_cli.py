@@ -16,6 +16,7 @@ COMMANDS = [
     ["compare"],
     ["fuse"],
     ["predict"],
+    ["explain"],
     ["models"],
     ["data"],
     ["data", "make"],

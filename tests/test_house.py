@@ -33,14 +33,15 @@ MAY_IMPORT = {
     "models": {"types", "ops", "nn"},
     "data": {"types", "paths"},
     "evaluation": {"types", "ops"},
+    "explain": {"types", "ops"},
     "config": set(),
     "train": {"config", "types", "ops", "nn", "models", "data", "evaluation", "paths", "machine"},
-    "inference": {"config", "types", "data", "evaluation", "train", "paths"},
+    "inference": {"config", "types", "data", "evaluation", "explain", "train", "paths"},
     "doctor": {"paths", "machine"},
     "benchmarks": {"config", "types", "ops", "nn", "models", "data", "evaluation", "train", "paths", "machine"},
     "progress": {"train", "types"},
-    "cli": {"config", "types", "ops", "nn", "models", "data", "evaluation", "train", "inference", "paths", "machine",
-            "doctor", "benchmarks", "progress"},
+    "cli": {"config", "types", "ops", "nn", "models", "data", "evaluation", "explain", "train", "inference", "paths",
+            "machine", "doctor", "benchmarks", "progress"},
 }  # fmt: skip
 
 NEVER = {"tensorflow", "torch", "torchvision", "clu", "cv2", "decord", "torchcodec"}
@@ -52,6 +53,7 @@ NOT_ANYWHERE = {
     "models": {"optax", "orbax", "grain", "av", "ml_collections"},
     "data": {"flax", "optax", "orbax", "ml_collections"},
     "evaluation": {"flax", "optax", "orbax", "grain", "av", "ml_collections"},
+    "explain": {"flax", "optax", "orbax", "grain", "av", "ml_collections"},
     "types": {"flax", "optax", "orbax", "grain", "av", "ml_collections"},
 }
 CONFIG_MAY_IMPORT = {*sys.stdlib_module_names, "ml_collections", "jaxvid"}

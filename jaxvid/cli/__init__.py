@@ -1,4 +1,4 @@
-"""The command line: ``jaxvid train | eval | compare | fuse | predict | convert | models | data | bench | doctor``."""
+"""The command line: ``jaxvid train | eval | compare | fuse | predict | explain | convert | models | data | …``."""
 
 from __future__ import annotations
 

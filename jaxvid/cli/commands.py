@@ -133,6 +133,24 @@ def predict(options: argparse.Namespace, overrides: dict[str, str]) -> int:
     return 1 if problems else 0
 
 
+def explain(options: argparse.Namespace, overrides: dict[str, str]) -> int:
+    """Draws why a network says what it says; status 1 where a video could not be decoded."""
+    from jaxvid.inference.explain import explain_run
+    from jaxvid.progress import RichProgress
+
+    checkpoint, *videos = options.words
+    given = {name: getattr(options, name) for name in ("num_videos", "classes", "top", "against", "best")}
+    with RichProgress() as progress:
+        done = explain_run(
+            checkpoint, options.method, options.output, videos=videos, overrides=overrides, progress=progress, **given
+        )
+    print(*done.lines, sep="\n")
+    print(f"results: {done.output} ({', '.join(path.name for path in done.files[-3:])})")
+    if done.problems:
+        print(f"{len(done.problems)} videos could not be decoded:", *done.problems, sep="\n  ", file=sys.stderr)
+    return 1 if done.problems else 0
+
+
 def _first(words: list[str]) -> tuple[str, list[str]]:
     if len(words) < 2:
         raise UsageError(f"jaxvid predict must be given a run and at least 1 video, received {words[0]!r} only.")

@@ -46,6 +46,13 @@ on the other, fold by fold, so that no clip's label decides on its own weights.
   jaxvid predict runs/motion videos --json --config.eval.num_clips=10 --config.eval.num_crops=3 > seen.jsonl
   jaxvid predict --checkpoint=runs/motion --best videos --output=seen --annotate=seen/videos
 """,
+    "explain": """examples:
+  jaxvid explain runs/u2s --method=u2s_masks --output=masks --num_videos=12        the masks over the frames
+  jaxvid explain runs/u2s clip.mp4 videos --method=u2s_masks --output=masks --classes=bend,break
+  jaxvid explain runs/u2s --method=u2s_similarity --output=pictures                accuracy against similarity
+  jaxvid explain runs/u2s --method=u2s_tsne --output=pictures --classes=bend,break
+  jaxvid explain runs/u2s --method=u2s_weights --output=pictures --against=runs/without-regularization
+""",
     "convert": """examples:
   jaxvid convert --weights=rgb_imagenet.pt --model=i3d --output=runs/i3d_k400
   jaxvid convert --weights=SRTG_r3d_34.pth --model=srtg_r3d_34 --output=runs/hacs --class_names=HACS_dictionary.json
@@ -208,6 +215,26 @@ def _build_parser() -> argparse.ArgumentParser:
     predict.add_argument("--output", metavar="DIR", help="also write predictions.jsonl, and .npz with all logits")
     predict.add_argument(
         "--annotate", metavar="DIR", help="also write a copy of each video with its classes drawn on it"
+    )
+
+    explain = _command(
+        subparsers, "explain", "Draw why a network says what it says.", run=commands.explain, takes_overrides=True
+    )
+    explain.usage = "jaxvid explain RUN [VIDEO ...] --method NAME --output DIR [options]"
+    explain.add_argument("words", nargs="+", metavar="RUN VIDEO", help="a run folder; files and folders of videos")
+    explain.add_argument("--method", required=True, metavar="NAME", help="u2s_masks of videos; of a whole evaluation "
+                         "u2s_similarity, u2s_tsne, u2s_weights")  # fmt: skip
+    explain.add_argument("--output", required=True, metavar="DIR", help="folder of pictures, films and numbers")
+    explain.add_argument("--best", action="store_true", help="the checkpoint with the best eval/top1, not the newest")
+    explain.add_argument(
+        "--num_videos", type=int, metavar="N", help="u2s_masks: of the evaluation's, without VIDEO (default: 8)"
+    )
+    explain.add_argument(
+        "--classes", action="append", default=[], metavar="A,B", help="u2s_masks: whose masks; u2s_tsne: which two"
+    )
+    explain.add_argument("--top", type=int, metavar="K", help="u2s_masks: confused classes of a video (default: 5)")
+    explain.add_argument(
+        "--against", metavar="RUN_B", help="u2s_weights: another run; u2s_similarity: the one-pass network"
     )
 
     models = _command(

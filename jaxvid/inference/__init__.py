@@ -1,4 +1,4 @@
-"""A run put to work: what is seen in these videos?
+"""A run put to work: what is seen in these videos, and why?
 
 >>> from jaxvid.inference import load_recognizer  # doctest: +SKIP
 >>> recognizer = load_recognizer("runs/i3d_k400")  # doctest: +SKIP
@@ -15,17 +15,20 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from jaxvid.inference.explain import Explained, explain_run
     from jaxvid.inference.recognition import Guess, Recognition
     from jaxvid.inference.recognize import Recognizer, load_recognizer
     from jaxvid.inference.videos import find_videos
 
-__all__ = ["Guess", "Recognition", "Recognizer", "find_videos", "load_recognizer"]
+__all__ = ["Explained", "Guess", "Recognition", "Recognizer", "explain_run", "find_videos", "load_recognizer"]
 
 _HOMES = MappingProxyType(
     {
+        "Explained": "explain",
         "Guess": "recognition",
         "Recognition": "recognition",
         "Recognizer": "recognize",
+        "explain_run": "explain",
         "find_videos": "videos",
         "load_recognizer": "recognize",
     }

@@ -6,15 +6,13 @@ import itertools
 import os
 import warnings
 from collections.abc import Iterable, Iterator
-from fractions import Fraction
 from pathlib import Path
-from typing import IO
 
-import av
 import numpy as np
 
 from jaxvid.data.decode import VideoReader
 from jaxvid.data.records import BadVideoError
+from jaxvid.inference.mp4 import write_mp4
 from jaxvid.inference.output import growing
 from jaxvid.inference.recognition import Guess, Recognition
 
@@ -22,8 +20,6 @@ MIN_SIDE, MAX_SIDE = 240, 720
 """The shorter side of a copy is the video's own, but at least so many pixels (for text) and at most so many."""
 
 _BYTES_AT_ONCE = 2**26  # of decoded frames
-_TIME_BASE = Fraction(1, 90_000)  # seconds; the clock of MPEG, which all usual frame rates divide
-_X264 = {"crf": "20", "preset": "veryfast"}
 _DPI = 100
 _GREY, _SEEN, _NOW = (90, 90, 90), (255, 190, 60), (255, 255, 255)  # the line of time
 
@@ -49,7 +45,7 @@ def annotate(found: Recognition, path: str | Path, *, top: int = 3) -> Path:
         with VideoReader(found.path) as reader, growing(path) as file:
             short_side = min(max(min(reader.height, reader.width), MIN_SIDE), MAX_SIDE)
             frames = _drawn(_frames(reader, short_side), reader.times, found, found.top(top))
-            _encode(file, frames, reader.times)
+            write_mp4(file, frames, reader.times)
     except BadVideoError:
         path.with_name(f"{path.name}.part").unlink(missing_ok=True)  # half a video tells nothing
         raise
@@ -150,22 +146,3 @@ def _draw_time(frame: np.ndarray, now: float, found: Recognition) -> None:
     frame[-thick:] = _GREY
     frame[-thick:, first : last + 1] = _SEEN
     frame[-2 * thick :, max(0, here - thick // 2) : here + thick // 2 + 1] = _NOW
-
-
-def _encode(file: IO[bytes], frames: Iterator[np.ndarray], times: np.ndarray) -> None:
-    first = next(frames)
-    with av.open(file, "w", format="mp4") as container:
-        stream = container.add_stream("libx264", options=_X264)
-        stream.height, stream.width = first.shape[:2]
-        stream.pix_fmt = "yuv420p"
-        stream.codec_context.time_base = _TIME_BASE
-        for time, picture in zip(times, _again(first, frames), strict=True):
-            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
-            frame.pts, frame.time_base = round(float(time) / _TIME_BASE), _TIME_BASE
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode(None))
-
-
-def _again(first: np.ndarray, rest: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
-    yield first
-    yield from rest

@@ -137,7 +137,7 @@ class Recognizer:
     def _recognitions(
         self, files: tuple[str, ...], progress: Callable[[int, int], None] | None
     ) -> Iterator[Recognition]:
-        clips, reasons, done = assemble.eval_clips(self.run.config), _Reasons(), 0
+        clips, reasons, done = assemble.eval_clips(self.run.config), Reasons(), 0
         with (
             self._batches(files, clips, reasons) as batches,
             ThreadPoolExecutor(num_threads(0), "jaxvid-predict") as pool,
@@ -156,7 +156,7 @@ class Recognizer:
                 if progress is not None:
                     progress(done, len(files))
 
-    def _batches(self, files: tuple[str, ...], clips: EvalClips, reasons: _Reasons) -> Batches:
+    def _batches(self, files: tuple[str, ...], clips: EvalClips, reasons: Reasons) -> Batches:
         # What is in a video is what is asked for: label 0 stands where a data set has one, and nothing reads it.
         records = [VideoRecord(id, 0, file, file) for id, file in enumerate(files)]
         config, multiple = self.run.config, sharding.batch_multiple(self._mesh)
@@ -173,7 +173,7 @@ class Recognizer:
         )
 
     def _recognition(
-        self, files: tuple[str, ...], clips: EvalClips, reasons: _Reasons, part: evaluation.Predictions, row: int
+        self, files: tuple[str, ...], clips: EvalClips, reasons: Reasons, part: evaluation.Predictions, row: int
     ) -> Recognition:
         id = int(part.ids[row])
         if not part.decoded[row]:
@@ -197,7 +197,7 @@ class Recognizer:
         )
 
 
-class _Reasons(Quarantine):
+class Reasons(Quarantine):
     """Why which video could not be decoded, by its id; whoever asked is told, and no file or log besides."""
 
     def __init__(self):

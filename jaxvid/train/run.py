@@ -135,9 +135,7 @@ def evaluate_run(
     progress = progress or LoggingProgress()
     run = load_run(checkpoint, overrides, best=best)
     folder = make_output_folder("--output", _run_folder(run.checkpoint) / "eval" if output is None else output)
-    dataset = assemble.open_dataset(run.config, run.config.data.eval_split, progress)
-    if dataset.class_names != run.class_names:
-        dataset = _with_classes(dataset, run.class_names)
+    dataset = eval_split(run, progress)
     if predictions is None:
         mesh = sharding.make_mesh(run.config.train.mesh)
         variables = sharding.replicate(run.variables, mesh)
@@ -149,6 +147,16 @@ def evaluate_run(
     evaluation.write_report(folder, predictions, metrics | settings, run.class_names, clip_names=clip_names)
     fusions = evaluation.write_networks(folder, predictions, run.class_names, clip_names=clip_names)
     return Evaluated(run, folder, predictions, clip_names, metrics, fusions)
+
+
+def eval_split(run: Run, progress: Progress | None = None) -> VideoDataset:
+    """The videos that a run is evaluated on, with the labels of the run's classes.
+
+    Raises:
+      ValueError: the data set is empty, or has classes that the run does not know.
+    """
+    dataset = assemble.open_dataset(run.config, run.config.data.eval_split, progress)
+    return dataset if dataset.class_names == run.class_names else _with_classes(dataset, run.class_names)
 
 
 def _with_classes(dataset: VideoDataset, class_names: tuple[str, ...]) -> VideoDataset:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import functools
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -21,11 +20,9 @@ from jaxvid.data.records import VideoDataset
 from jaxvid.evaluation import class_similarity
 from jaxvid.evaluation.files import replacing, write_text
 from jaxvid.evaluation.similarity_plot import draw_similarity
-from jaxvid.ops.normalize import normalize_video
 from jaxvid.train import assemble, sharding
+from jaxvid.train.captured import OpenNetwork
 from jaxvid.train.run import Run
-from jaxvid.train.step import EvaluationApply
-from jaxvid.types import Array, Variables
 
 
 @dataclass(frozen=True)
@@ -47,60 +44,40 @@ class Sparsity:
         return np.where(seen, self.zeros / np.maximum(self.positions[:, None], 1), np.nan)
 
 
-@dataclass(frozen=True)
-class SparsityApply:
-    """``(variables, video) -> (logits, {"zeros": int32[N C]})``, the zeros over time and space behind a stage."""
-
-    apply: EvaluationApply
-    stage: str
-
-    def __call__(self, variables: Variables, video: Array) -> tuple[jax.Array, dict[str, jax.Array]]:
-        """As :func:`jaxvid.evaluation.evaluate` wants it."""
-        return _count_zeros(dict(variables), video, apply=self.apply, stage=self.stage)
-
-
-@functools.partial(jax.jit, static_argnames=("apply", "stage"))
-def _count_zeros(
-    variables: dict[str, Any], video: jax.Array, *, apply: EvaluationApply, stage: str
-) -> tuple[jax.Array, dict[str, jax.Array]]:
-    normalised = normalize_video(video, apply.mean, apply.std, reverse=apply.color == "BGR")
-    logits, kept = apply.model.apply(
-        variables,
-        normalised,
-        train=False,
-        capture_intermediates=lambda module, method: module.path == (stage,) and method == "__call__",
-        mutable=["intermediates"],
-    )
-    (features,) = kept["intermediates"][stage]["__call__"]
-    # Pathways side by side have different numbers of positions, so each counts a share of all.
-    parts = jax.tree.leaves(features)
-    zeros = [jnp.sum(part == 0, axis=(1, 2, 3), dtype=jnp.int32) for part in parts]
-    positions = [part.shape[1] * part.shape[2] * part.shape[3] for part in parts]
-    if len(set(positions)) > 1:
-        raise ValueError("the features of a network whose classes are compared must be one array, received pathways.")
-    counted = jnp.full((len(video), 1), positions[0], jnp.int32)
-    return cast(jax.Array, logits), {"zeros": jnp.concatenate(zeros, axis=-1), "positions": counted}
-
-
 def class_sparsity(
     run: Run, dataset: VideoDataset, quarantine: Quarantine, progress: Callable[[int], None] | None = None
 ) -> Sparsity:
-    """The sparsity of each class over a whole split, seen as in an evaluation.
+    """The sparsity of each class behind the last stage of a network, see :func:`class_sparsities`."""
+    block = f"stage{len(cast(Any, run.model).stage_sizes)}"
+    return class_sparsities(run, dataset, quarantine, (block,), progress)[block]
+
+
+def class_sparsities(
+    run: Run,
+    dataset: VideoDataset,
+    quarantine: Quarantine,
+    blocks: tuple[str, ...],
+    progress: Callable[[int], None] | None = None,
+) -> dict[str, Sparsity]:
+    """The sparsity of each class behind some blocks over a whole split, seen as in an evaluation.
 
     Counts are whole numbers and their sums are exact, on any number of devices and hosts.
 
     Args:
-      run: of a network with a stage that ends with a ReLU.
-      dataset: the training split.
+      run: of a network.
+      dataset: the split.
       quarantine: told of videos that cannot be decoded; they do not count.
+      blocks: paths of blocks that end with a ReLU (``stage4``, ``u2s/specific/stage4``).
       progress: told how many videos are done.
 
+    Returns:
+      One for each block.
+
     Raises:
-      ValueError: the last stage of the network never returns a zero, so nothing can be said by them.
+      ValueError: a block does not exist, returns pathways, or never a zero, so nothing can be said by them.
     """
     mesh = sharding.make_mesh(run.config.train.mesh)
     multiple, config, K = sharding.batch_multiple(mesh), run.config, len(run.class_names)
-    apply = SparsityApply(run.apply, f"stage{len(cast(Any, run.model).stage_sizes)}")
     batches = eval_batches(
         dataset,
         assemble.eval_clips(config),
@@ -110,29 +87,51 @@ def class_sparsity(
         quarantine=quarantine,
         seed=config.train.seed,
     )
-    zeros: np.ndarray | None = None
-    positions, done = np.zeros(K, np.int64), 0
+    found: dict[str, Sparsity] = {}
+    done = 0
     with batches:
         for part in evaluation.predict_batches(
-            apply,
+            OpenNetwork(run.apply).with_outputs(blocks, reduce=_count_zeros),
             sharding.replicate(run.variables, mesh),
             batches,
             num_classes=K,
             put=lambda batch: sharding.put(batch, mesh),
         ):
-            counts = part.side["zeros"].astype(np.int64).sum(axis=1)
-            zeros = np.zeros((K, counts.shape[-1]), np.int64) if zeros is None else zeros
-            np.add.at(zeros, part.labels, counts)  # of clips that could not be decoded both are 0
-            np.add.at(positions, part.labels, part.side["positions"].astype(np.int64).sum(axis=(1, 2)))
+            for block in blocks:
+                counts = part.side[f"{block}/zeros"].astype(np.int64).sum(axis=1)
+                if block not in found:
+                    found[block] = Sparsity(np.zeros((K, counts.shape[-1]), np.int64), np.zeros(K, np.int64))
+                np.add.at(found[block].zeros, part.labels, counts)  # of clips that could not be decoded both are 0
+                positions = part.side[f"{block}/positions"].astype(np.int64).sum(axis=(1, 2))
+                np.add.at(found[block].positions, part.labels, positions)
             done += len(part)
             if progress is not None:
                 progress(done)
-    if zeros is None or not zeros.any():
-        raise ValueError(
-            f"the last stage of {run.config.model.name!r} must return zeros now and then (end with a ReLU), by which "
-            "U2S compares classes, received none."
-        )
-    return Sparsity(zeros, positions)
+    for block in blocks:
+        if block not in found or not found[block].zeros.any():
+            where = "the last stage" if len(blocks) == 1 else block
+            raise ValueError(
+                f"{where} of {run.config.model.name!r} must return zeros now and then (end with a ReLU), by which "
+                "U2S compares classes, received none."
+            )
+    return found
+
+
+def _count_zeros(outputs: Mapping[str, Any]) -> dict[str, jax.Array]:
+    """Of each block ``zeros``, ``int32[N C]``, over time and space, and ``positions``, ``int32[N 1]``."""
+    counted = {}
+    for block, features in outputs.items():
+        # Pathways side by side have different numbers of positions, so each counts a share of all.
+        parts = jax.tree.leaves(features)
+        zeros = [jnp.sum(part == 0, axis=(1, 2, 3), dtype=jnp.int32) for part in parts]
+        positions = [part.shape[1] * part.shape[2] * part.shape[3] for part in parts]
+        if len(set(positions)) > 1:
+            raise ValueError(
+                "the features of a network whose classes are compared must be one array, received pathways."
+            )
+        counted[f"{block}/zeros"] = jnp.concatenate(zeros, axis=-1)
+        counted[f"{block}/positions"] = jnp.full((len(parts[0]), 1), positions[0], jnp.int32)
+    return counted
 
 
 def write_similarity(

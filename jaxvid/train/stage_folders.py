@@ -23,3 +23,9 @@ def newest_stage(folder: Path) -> Path:
     names = json.loads((folder / FILE).read_text(encoding="utf-8"))["stages"]
     begun = [folder / name for name in names if (folder / name / "checkpoints").is_dir()]
     return begun[-1] if begun else folder
+
+
+def stages_folder(folder: Path) -> Path | None:
+    """The folder of the run in stages that a folder is, or lies in; ``None`` of any other."""
+    folder = folder.absolute()
+    return next((each for each in (folder, *folder.parents) if (each / FILE).is_file()), None)
