@@ -7,7 +7,7 @@ import difflib
 from typing import Any, NoReturn
 
 import jaxvid
-from jaxvid.cli import commands
+from jaxvid.cli import commands, data_commands
 from jaxvid.cli.usage import UsageError
 
 _EXAMPLES = {
@@ -271,19 +271,23 @@ def _build_parser() -> argparse.ArgumentParser:
 
     data = _command(subparsers, "data", "Make, check or look at videos, or compute their optical flow.")
     tools = data.add_subparsers(metavar="COMMAND", required=True, parser_class=_Parser)
-    make = _command(tools, "data make", "Make an embedded data set.", run=commands.make_data)
+    make = _command(tools, "data make", "Make an embedded data set.", run=data_commands.make_data)
     make.add_argument("name", choices=["digits", "motion", "motion_fine"], help="which one")
     make.add_argument("--root", metavar="DIR", default="", help="where to (default: the cache folder)")
     make.add_argument("--tfds", action="store_true", help="videos: also as a TFDS data set (ArrayRecord), DIR/tfds")
     make.add_argument("--num_workers", type=int, default=None, metavar="N", help="videos: encoding processes")
     check = _command(
-        tools, "data check", "Decode every video and report.", run=commands.check_data, takes_overrides=True
+        tools, "data check", "Decode every video and report.", run=data_commands.check_data, takes_overrides=True
     )
     _add_config(check)
     check.add_argument("--json", action="store_true", help="the report as JSON")
     check.add_argument("--num_workers", type=int, default=None, metavar="N", help="decoding processes")
     browse = _command(
-        tools, "data browse", "Draw clips as the network sees them.", run=commands.browse_data, takes_overrides=True
+        tools,
+        "data browse",
+        "Draw clips as the network sees them.",
+        run=data_commands.browse_data,
+        takes_overrides=True,
     )
     _add_config(browse)
     browse.add_argument("--output", default="clips.png", metavar="PNG", help="the picture (default: %(default)s)")
@@ -291,7 +295,11 @@ def _build_parser() -> argparse.ArgumentParser:
     browse.add_argument("--seed", type=int, default=0, metavar="N", help="which clips (default: %(default)s)")
 
     flow = _command(
-        tools, "data flow", "Compute the optical flow of every video.", run=commands.make_flow, takes_overrides=True
+        tools,
+        "data flow",
+        "Compute the optical flow of every video.",
+        run=data_commands.make_flow,
+        takes_overrides=True,
     )
     _add_config(flow)
     flow.add_argument("--output", required=True, metavar="DIR", help="the folder of flow; gone on with where it exists")
