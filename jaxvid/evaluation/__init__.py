@@ -12,7 +12,8 @@ from jaxvid.evaluation.confusion import draw_confusion
 from jaxvid.evaluation.fusion import Fusion, fuse_judged, fuse_runs, fused_scores
 from jaxvid.evaluation.fusion_report import draw_weights, format_fusion, fusion_json, write_fusion
 from jaxvid.evaluation.metrics import ClassificationState, label_ranks, per_class, summarize
-from jaxvid.evaluation.predict import Predictions, evaluate, mean_scores, predict_batches
+from jaxvid.evaluation.networks import format_fusions, fusions, network_predictions, write_networks
+from jaxvid.evaluation.predict import Predictions, concatenate, evaluate, mean_scores, predict_batches
 from jaxvid.evaluation.report import format_per_class, write_report
 from jaxvid.evaluation.stats import McNemar, clips_needed, difference_interval, holm, mcnemar
 
@@ -27,6 +28,7 @@ __all__ = [
     "compare_judged",
     "compare_runs",
     "comparison_json",
+    "concatenate",
     "difference_interval",
     "draw_confusion",
     "draw_gains",
@@ -34,15 +36,18 @@ __all__ = [
     "evaluate",
     "format_comparison",
     "format_fusion",
+    "format_fusions",
     "format_per_class",
     "fuse_judged",
     "fuse_runs",
     "fused_scores",
     "fusion_json",
+    "fusions",
     "holm",
     "label_ranks",
     "mcnemar",
     "mean_scores",
+    "network_predictions",
     "per_class",
     "predict_batches",
     "read_judged",
@@ -50,5 +55,6 @@ __all__ = [
     "summarize",
     "write_comparison",
     "write_fusion",
+    "write_networks",
     "write_report",
 ]

@@ -6,16 +6,19 @@ The views of a clip are run one after another on the device, so its memory is th
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, fields
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 
-from jaxvid.types import Apply, Array, Batch, Variables
+from jaxvid.types import Array, Batch, Variables
+
+EvaluatedApply: TypeAlias = "Callable[[Variables, jax.Array], jax.Array | tuple[jax.Array, Mapping[str, jax.Array]]]"
+"""An apply function that may say more than logits, see :func:`evaluate`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,6 +31,7 @@ class Predictions:
       decoded: ``bool[n]``, ``False`` for a clip that could not be decoded; its logits and scores are 0.
       logits: ``float32[n V K]``, one row of logits for each view.
       scores: ``float32[n K]``, the mean over the views of ``softmax(logits)``.
+      side: ``[n V ...]`` by name, what the model says beside its logits; 0 for a clip that could not be decoded.
     """
 
     ids: np.ndarray
@@ -35,23 +39,31 @@ class Predictions:
     decoded: np.ndarray
     logits: np.ndarray
     scores: np.ndarray
+    side: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def __post_init__(self):
         if self.logits.ndim != 3:
             raise ValueError(f"logits must be float32[n V K], received the shape {self.logits.shape}.")
         if self.decoded.dtype != bool:  # as integers they would index instead of select
             raise ValueError(f"decoded must be bool[n], received {self.decoded.dtype}.")
-        n, _, K = self.logits.shape
-        for name, shape in {"ids": (n,), "labels": (n,), "decoded": (n,), "scores": (n, K)}.items():
-            received = getattr(self, name).shape
-            if received != shape:
+        n, V, K = self.logits.shape
+        shapes = {"ids": (n,), "labels": (n,), "decoded": (n,), "scores": (n, K)}
+        received = {name: getattr(self, name).shape for name in shapes}
+        shapes |= dict.fromkeys(self.side, (n, V))
+        received |= {name: array.shape[:2] for name, array in self.side.items()}
+        for name, shape in shapes.items():
+            if received[name] != shape:
                 raise ValueError(
                     f"{name} must have the shape {shape} with logits of shape {self.logits.shape}, "
-                    f"received a {name} of shape {received}."
+                    f"received a {name} of shape {received[name]}."
                 )
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def take(self, order: np.ndarray) -> Predictions:
+        """The clips at these positions, in this order."""
+        return Predictions(**jax.tree.map(lambda array: array[order], _arrays(self)))
 
     @property
     def view_scores(self) -> np.ndarray:
@@ -60,7 +72,7 @@ class Predictions:
 
 
 def evaluate(
-    apply: Apply,
+    apply: EvaluatedApply,
     variables: Variables,
     batches: Iterable[Batch],
     *,
@@ -75,8 +87,10 @@ def evaluate(
     every process) and each one receives the predictions of the whole set.
 
     Args:
-      apply: ``(variables, video uint8[N T H W 3]) -> logits float[N K]``. Compiled once for each shape of a batch, and
-        not again in a later call with an equal ``apply``: hand over the same function, not a new closure, every epoch.
+      apply: ``(variables, video uint8[N T H W 3]) -> logits float[N K]``, or a pair of logits and what the model says
+        beside them, ``{name: [N ...]}``. Compiled once for each shape of a batch, and not again in a later call with
+        an equal ``apply``: hand over the same function, not a new closure, every epoch. One whose ``takes_labels`` is
+        true (an oracle) finds the batch's labels in ``variables["given"]["label"]``.
       variables: the model's variables, placed as ``apply`` wants them.
       batches: batches with ``video`` ``uint8[N V T H W 3]``, and the same ``V`` throughout.
       num_classes: ``K``, at least 1.
@@ -104,7 +118,7 @@ def evaluate(
 
 
 def predict_batches(
-    apply: Apply,
+    apply: EvaluatedApply,
     variables: Variables,
     batches: Iterable[Batch],
     *,
@@ -131,7 +145,7 @@ def predict_batches(
     if num_classes < 1:
         raise ValueError(f"num_classes must be >= 1, received num_classes={num_classes}.")
     # One batch stays in flight: while the device works on it, the host decodes the next one.
-    pending: dict[str, Array] | None = None
+    pending: dict[str, Any] | None = None
     for batch in batches:
         following = _start(apply, variables, batch if put is None else put(batch), num_classes)
         if pending is not None:
@@ -157,40 +171,47 @@ def mean_scores(logits: np.ndarray) -> np.ndarray:
 
 
 @functools.partial(jax.jit, static_argnames="apply")
-def _predict_views(variables: Variables, video: jax.Array, *, apply: Apply) -> jax.Array:
-    """``uint8[N V T H W 3] -> float32[N V K]``, one view after another."""
+def _predict_views(
+    variables: Variables, video: jax.Array, *, apply: EvaluatedApply
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """``uint8[N V T H W 3] -> float32[N V K]`` and ``{name: [N V ...]}``, one view after another."""
 
-    def view(index: jax.Array | int) -> jax.Array:
+    def view(index: jax.Array | int) -> tuple[jax.Array, dict[str, jax.Array]]:
         # Indexing inside the loop needs no copy of the batch with V in front.
         clip = jax.lax.dynamic_index_in_dim(video, index, axis=1, keepdims=False)
-        return apply(variables, clip).astype(jnp.float32)
+        output = apply(variables, clip)
+        logits, side = output if isinstance(output, tuple) else (output, {})
+        return logits.astype(jnp.float32), dict(side)
 
     if video.shape[1] == 1:
-        return view(0)[:, None]
-    return jnp.moveaxis(jax.lax.map(view, jnp.arange(video.shape[1])), 0, 1)
+        return jax.tree.map(lambda array: array[:, None], view(0))
+    views = jax.lax.map(view, jnp.arange(video.shape[1]))
+    return jax.tree.map(lambda array: jnp.moveaxis(array, 0, 1), views)
 
 
-def _start(apply: Apply, variables: Variables, batch: Mapping[str, Any], num_classes: int) -> dict[str, Array]:
+def _start(apply: EvaluatedApply, variables: Variables, batch: Mapping[str, Any], num_classes: int) -> dict[str, Any]:
     """Checks a batch and starts its computation; does not wait for the result."""
     video = batch["video"]
     if video.ndim != 6 or video.shape[-1] != 3 or video.dtype != np.uint8 or video.shape[1] < 1:
         raise ValueError(f"video must be uint8[N V T H W 3] with V >= 1, received {video.dtype}{list(video.shape)}.")
-    logits = _predict_views(variables, video, apply=apply)
+    if getattr(apply, "takes_labels", False):
+        variables = {**variables, "given": {"label": batch["label"]}}
+    logits, side = _predict_views(variables, video, apply=apply)
     expected = (*video.shape[:2], num_classes)
     if logits.shape != expected:
         raise ValueError(f"apply must return logits [N K] with K={num_classes}, received [N V K]={list(logits.shape)}.")
-    return {"id": batch["id"], "label": batch["label"], "mask": batch["mask"], "logits": logits}
+    return {"id": batch["id"], "label": batch["label"], "mask": batch["mask"], "logits": logits, "side": side}
 
 
-def _collect(pending: dict[str, Array]) -> Predictions:
+def _collect(pending: dict[str, Any]) -> Predictions:
     """Waits for a batch and drops its padding."""
     if jax.process_count() == 1:
         rows = jax.device_get(pending)
     else:
         rows = multihost_utils.process_allgather(pending, tiled=True)
     real = np.asarray(rows["id"]) >= 0
-    part = {name: np.asarray(values)[real] for name, values in rows.items()}
-    logits = np.where(part["mask"][:, None, None], part["logits"], np.float32(0))
+    part = jax.tree.map(lambda values: np.asarray(values)[real], rows)
+    logits = _zero_unless(part["mask"], part["logits"])
     broken = part["id"][~np.isfinite(logits).all(axis=(1, 2))]
     if broken.size:
         raise FloatingPointError(
@@ -202,7 +223,12 @@ def _collect(pending: dict[str, Array]) -> Predictions:
         decoded=part["mask"].astype(bool),
         logits=logits,
         scores=mean_scores(logits) * part["mask"][:, None],
+        side={name: _zero_unless(part["mask"], array) for name, array in part["side"].items()},
     )
+
+
+def _zero_unless(mask: np.ndarray, array: np.ndarray) -> np.ndarray:
+    return np.where(mask.reshape(-1, *[1] * (array.ndim - 1)), array, array.dtype.type(0))
 
 
 def _join(parts: list[Predictions], num_clips: int | None) -> Predictions:
@@ -210,8 +236,7 @@ def _join(parts: list[Predictions], num_clips: int | None) -> Predictions:
     views = sorted({part.logits.shape[1] for part in parts})
     if len(views) > 1:
         raise ValueError(f"every batch must have the same number of views, received V in {views}.")
-    whole = {name: np.concatenate([getattr(part, name) for part in parts]) for name in _FIELDS}
-    ids = whole["ids"]
+    ids = np.concatenate([part.ids for part in parts])
     values, counts = np.unique(ids, return_counts=True)
     if (counts > 1).any():
         raise ValueError(f"each clip must come exactly once, received more than once: id {_few(values[counts > 1])}.")
@@ -224,10 +249,16 @@ def _join(parts: list[Predictions], num_clips: int | None) -> Predictions:
     if size == 0:
         raise ValueError("batches must hold at least one clip, received padding only.")
     order = np.argsort(ids, kind="stable")
-    return Predictions(**{name: values[order] for name, values in whole.items()})
+    return concatenate(parts).take(order)
 
 
-_FIELDS = tuple(field.name for field in fields(Predictions))
+def concatenate(parts: Sequence[Predictions]) -> Predictions:
+    """The clips of all parts, one part behind the other, with their ids as they are."""
+    return Predictions(**jax.tree.map(lambda *arrays: np.concatenate(arrays), *map(_arrays, parts)))
+
+
+def _arrays(predictions: Predictions) -> dict[str, Any]:
+    return {**vars(predictions), "side": dict(predictions.side)}
 
 
 def _softmax(logits: np.ndarray) -> np.ndarray:

@@ -31,7 +31,7 @@ class ClassRegularization(nn.Module):
     in their order, as the head sees them, and one class is chosen for all.
 
     Outside of initialisation the chosen classes, ``int32[N]``, are sown as ``class_index`` into the collection
-    ``class_choices``.
+    ``side``, which an evaluation keeps beside the logits.
 
     Note:
         Whatever the size of ``kernel``, the factors fill the range that the affection rate leaves them, so there is no
@@ -82,7 +82,7 @@ class ClassRegularization(nn.Module):
             class_choice=self.class_choice,
         )
         if not self.is_initializing():  # fresh variables are params and batch_stats, nothing else
-            self.sow("class_choices", "class_index", index, **_KEEP_LAST)
+            self.sow("side", "class_index", index, **_KEEP_LAST)
         ends = [sum(channels[: i + 1]) for i in range(len(channels))]
         split = jnp.split(factors, ends[:-1], axis=-1)
         return jax.tree.unflatten(structure, map(scale_channels, parts, split))

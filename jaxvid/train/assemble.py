@@ -15,6 +15,7 @@ from jaxvid.data.pipeline import EvalClips, TrainClips
 from jaxvid.data.records import VideoDataset
 from jaxvid.data.sources.listing import holds_flow
 from jaxvid.models.class_regularized import class_regularized
+from jaxvid.models.universal_to_specific import universal_to_specific
 from jaxvid.ops.choices import require_choice
 from jaxvid.train.writers import Progress
 
@@ -79,9 +80,12 @@ def build_model(config: Config, num_classes: int) -> nn.Module:
         options |= dataclasses.asdict(model.srtg)
     network = models.build(model.name, num_classes, **options)
     regularization = dataclasses.asdict(model.class_regularization)
-    if not regularization.pop("enabled"):
-        return network
-    return class_regularized(model.name, network, **regularization)
+    if regularization.pop("enabled"):
+        return class_regularized(model.name, network, **regularization)
+    if model.u2s.enabled:
+        names = ("variant", "oracle", "shared_stages", "mask_function", "regularization")
+        return universal_to_specific(network, **{name: getattr(model.u2s, name) for name in names})
+    return network
 
 
 def own_options(options: tuple[str, ...]) -> dict[str, Any]:

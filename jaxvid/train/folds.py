@@ -16,6 +16,7 @@ from jaxvid.train import assemble
 from jaxvid.train.loop import train
 from jaxvid.train.output import make_output_folder
 from jaxvid.train.run import Evaluated, evaluate_run
+from jaxvid.train.stages import train_stages
 from jaxvid.train.writers import LoggingProgress, Progress
 
 
@@ -52,7 +53,11 @@ def cross_validate(config: Config, workdir: str | Path, *, progress: Progress | 
     done: list[Evaluated] = []
     for number, fold in enumerate(config.data.folds, start=1):
         progress.message(f"Fold {fold}, {number} of {len(config.data.folds)}.")
-        result = train(fold_config(config, fold), workdir / fold, progress=progress, features=workdir / "features")
+        own = fold_config(config, fold)
+        if own.train.stages:
+            result = train_stages(own, workdir / fold, progress=progress)
+        else:
+            result = train(own, workdir / fold, progress=progress, features=workdir / "features")
         if not result.finished:
             return FoldsResult(workdir, {}, {}, finished=False)
         done.append(evaluate_run(workdir / fold, progress=progress, predictions=result.predictions))
@@ -73,8 +78,5 @@ def cross_validate(config: Config, workdir: str | Path, *, progress: Progress | 
 
 def pool(parts: Sequence[evaluation.Predictions]) -> evaluation.Predictions:
     """The predictions of disjoint test sets as those of one set; ids are counted on from part to part."""
-    fields = {name: np.concatenate([getattr(part, name) for part in parts]) for name in _FIELDS}
-    return evaluation.Predictions(ids=np.arange(len(fields["labels"]), dtype=np.int32), **fields)
-
-
-_FIELDS = ("labels", "decoded", "logits", "scores")
+    whole = evaluation.concatenate(parts)
+    return dataclasses.replace(whole, ids=np.arange(len(whole), dtype=np.int32))

@@ -29,6 +29,7 @@ from jaxvid.data.records import VideoDataset
 from jaxvid.train import assemble, finetune, optim, sharding
 from jaxvid.train.checkpoint import Checkpointer
 from jaxvid.train.compilations import count_compilations
+from jaxvid.train.confusing import with_confusing
 from jaxvid.train.features import KeptFeatures
 from jaxvid.train.features import keep as keep_features
 from jaxvid.train.output import make_output_folder
@@ -36,9 +37,9 @@ from jaxvid.train.plan import Plan
 from jaxvid.train.process import only_one_process, stop_signals
 from jaxvid.train.recorder import Recorder
 from jaxvid.train.state import TrainState, create_state
-from jaxvid.train.step import make_apply, make_train_step
+from jaxvid.train.step import EvaluationApply, make_apply, make_train_step
 from jaxvid.train.writers import LoggingProgress, Progress
-from jaxvid.types import Apply, Variables
+from jaxvid.types import Variables
 
 log = logging.getLogger(__name__)
 
@@ -130,8 +131,11 @@ class _Training:
         state = create_state(model, clip_shape, optimizer, seed=config.train.seed, ema=ema)
         finetune.check_trainable(state.params, trainable)
         if config.finetune.weights and not self.saver.steps():
-            state, message = finetune.start_from(state, config, self.train_set.class_names)
+            state, message = finetune.start_from(state, config, self.train_set.class_names, run=workdir.parent)
             progress.message(message)
+        if config.model.u2s.similarity and not self.saver.steps():
+            path = config.model.u2s.similarity.replace("{run}", str(workdir.parent))
+            state = with_confusing(state, path, config.model.u2s.variant, self.train_set.class_names)
         self._restore(sharding.replicate(state, self.mesh))
         _save_config(config, workdir)
         self.kept: KeptFeatures | None = None
@@ -263,7 +267,7 @@ class _Training:
 def predict(
     config: Config,
     dataset: VideoDataset,
-    apply: Apply,
+    apply: EvaluationApply,
     variables: Variables,
     mesh: jax.sharding.Mesh,
     folder: Path,
@@ -290,7 +294,7 @@ def predict(
     )
     with batches:
         return evaluation.evaluate(
-            apply,
+            apply.with_side(),
             variables,
             batches,
             num_classes=len(dataset.class_names),

@@ -1,5 +1,6 @@
 """Every clip exactly once, views averaged after the softmax, on one device, on eight, and on two processes."""
 
+import dataclasses
 import json
 import os
 import socket
@@ -318,3 +319,24 @@ def test_two_processes_see_the_whole_set(variables, tmp_path):
             assert labels == label.tolist()
             assert decoded == [i != 3 for i in range(10)]
             np.testing.assert_allclose(found, scores, atol=1e-5)
+
+
+def test_side_outputs_come_with_their_clips_and_views():
+    """What is said beside the logits: by view, sorted by id, 0 where nothing was decoded, joined as the logits are."""
+
+    def apply(variables, video):
+        mean = video.astype(jnp.float32).mean(axis=(1, 2, 3, 4))
+        return jnp.stack([mean, -mean], axis=-1), {"guess": mean.astype(jnp.int32), "pair": jnp.stack([mean] * 2, -1)}
+
+    video = np.arange(12, dtype=np.uint8).reshape(4, 3, 1, 1, 1, 1).repeat(3, axis=-1)
+    rows = {"label": np.zeros(4, np.int32), "id": np.array([3, 0, 2, 1], np.int32), "mask": np.arange(4) != 2}
+    whole = {"video": video, **rows}
+    batches = [{name: array[part] for name, array in whole.items()} for part in (slice(0, 2), slice(2, 4))]
+    found = evaluate(apply, {}, batches, num_classes=2)
+    expected = np.array([[3, 4, 5], [9, 10, 11], [0, 0, 0], [0, 1, 2]])
+    np.testing.assert_array_equal(found.side["guess"], expected)
+    np.testing.assert_array_equal(found.side["pair"], np.stack([expected] * 2, axis=-1))
+    assert found.side["guess"].dtype == np.int32
+    np.testing.assert_array_equal(found.logits[..., 0], expected)
+    with pytest.raises(ValueError, match=r"guess must have the shape \(4, 3\)"):
+        dataclasses.replace(found, side={"guess": np.zeros((4, 2))})

@@ -57,8 +57,8 @@ def test_at_rate_1_it_is_the_network(name, drawn, jit):
 
     @jit
     def both(variables, x):
-        logits, sown = identity.apply(variables, x, mutable=["class_choices"])
-        return network.apply(of_network(variables), x), logits, sown["class_choices"]["class_regularization"]
+        logits, sown = identity.apply(variables, x, mutable=["side"])
+        return network.apply(of_network(variables), x), logits, sown["side"]["class_regularization"]
 
     plain, regularised, chosen = both(variables, video(frames))
     np.testing.assert_allclose(regularised, plain, rtol=1e-5, atol=1e-5 * float(jnp.abs(plain).max()))
@@ -78,7 +78,7 @@ def regularised(jit):
     def total(params, perturbations):
         logits, state = model.apply(
             {**variables, "params": params, "perturbations": perturbations}, x,
-            mutable=["intermediates", "class_choices"],
+            mutable=["intermediates", "side"],
             capture_intermediates=lambda module, method: module.name in STAGES and method == "__call__",
         )  # fmt: skip
         return jnp.sum(cotangent * logits), (logits, state)
@@ -120,7 +120,7 @@ def test_the_choice_is_that_of_the_operator(regularised):
     for stage, rate in zip(STAGES, (0.9, 0.8, 0.7, 0.6), strict=True):
         kernel = variables["params"]["class_regularization"][stage]["kernel"]
         weights = jax.nn.relu(head.T @ kernel)
-        chosen = state["class_choices"]["class_regularization"][stage]["class_index"]
+        chosen = state["side"]["class_regularization"][stage]["class_index"]
         row = weights[chosen]
         low, high = row.min(axis=-1, keepdims=True), row.max(axis=-1, keepdims=True)
         factors = rate + 2 * (1 - rate) * (row - low) / (high - low)

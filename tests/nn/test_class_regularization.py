@@ -21,11 +21,11 @@ def test_equals_the_transcription(golden):
     x = jnp.asarray(data["a"].transpose(0, 2, 3, 4, 1), jnp.float32)
     params = {"kernel": jnp.asarray(data["Wproj_C_Cp"].T, jnp.float32)}
     received, sown = ClassRegularization(0.6).apply(
-        {"params": params}, x, jnp.asarray(data["Wfc"].T, jnp.float32), mutable=["class_choices"]
+        {"params": params}, x, jnp.asarray(data["Wfc"].T, jnp.float32), mutable=["side"]
     )
     expected = data["out_recommended_lam0.6"].transpose(0, 2, 3, 4, 1)
     np.testing.assert_allclose(received, expected, rtol=1e-4, atol=1e-5)
-    np.testing.assert_array_equal(sown["class_choices"]["class_index"], data["c_sum"])
+    np.testing.assert_array_equal(sown["side"]["class_index"], data["c_sum"])
 
 
 def test_fresh_variables_are_the_map_alone():
@@ -53,10 +53,10 @@ def test_the_head_gets_no_gradient():
 def test_several_arrays_are_one_side_by_side():
     module = ClassRegularization(0.6)
     start = variables(module)
-    whole, sown = module.apply(start, X, HEAD, mutable=["class_choices"])
-    parts, same = module.apply(start, (X[..., :4], X[..., 4:]), HEAD, mutable=["class_choices"])
+    whole, sown = module.apply(start, X, HEAD, mutable=["side"])
+    parts, same = module.apply(start, (X[..., :4], X[..., 4:]), HEAD, mutable=["side"])
     np.testing.assert_allclose(jnp.concatenate(parts, axis=-1), whole, rtol=1e-6)
-    np.testing.assert_array_equal(same["class_choices"]["class_index"], sown["class_choices"]["class_index"])
+    np.testing.assert_array_equal(same["side"]["class_index"], sown["side"]["class_index"])
 
 
 def test_a_trained_rate_starts_where_it_is_put_and_has_a_gradient():
