@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ _ACROSS = 4  # tiles side by side in a film
 _MIN_WIDTH = 640  # pixels, for the text above
 _DPI = 100
 _SIZE, _SMALL = 9.0, 7.0  # points
-_CHARACTER = 0.62  # of the font's height, its mean width
+_CHARACTER = 0.58  # of the font's height, its mean width
 _OPACITY = 0.55  # of the heat over a grey frame
 
 
@@ -94,12 +95,12 @@ def draw_sheet(heated: Heated) -> np.ndarray:
     shown = np.unique(np.linspace(0, T - 1, min(MAX_COLUMNS, T)).round().astype(int))
     rows = [[_tile(frame) for frame in tiles[shown]] for tiles in _tiles(heated)]
     height, width = rows[0][0].shape[:2]
-    top = _MARGIN + _LINE * (len(heated.heading) + 1)
+    across = max(_NAMES + len(shown) * (width + _GAP) - _GAP + _MARGIN, _MIN_WIDTH)
+    texts = _heading(heated, across)
+    top = _MARGIN + _LINE * (len(texts) + 1)
     places = [
         [(top + r * (height + _GAP), _NAMES + c * (width + _GAP)) for c in range(len(shown))] for r in range(len(rows))
     ]
-    across = max(places[-1][-1][1] + width + _MARGIN, _MIN_WIDTH)
-    texts = _heading(heated, across)
     texts += [_Text(place[1], top - _LINE + 2, f"frame {t}", _SMALL, "0.4")
               for place, t in zip(places[0], shown.tolist(), strict=True)]  # fmt: skip
     for (place, *_), (name, small) in zip(places, _captions(heated), strict=True):
@@ -120,13 +121,14 @@ def draw_film(heated: Heated) -> Iterator[np.ndarray]:
     """
     tiles = _tiles(heated)
     height, width = _tile(tiles[0][0]).shape[:2]
-    width, top = max(width, _NAMES), _MARGIN + _LINE * len(heated.heading)
+    width = max(width, _NAMES)
+    across = max(2 * _MARGIN + min(len(tiles), _ACROSS) * (width + _GAP) - _GAP, _MIN_WIDTH)
+    texts = _heading(heated, across)
+    top = _MARGIN + _LINE * len(texts)
     places = [
         (top + 2 * _LINE + n // _ACROSS * (height + 2 * _LINE + _GAP), _MARGIN + n % _ACROSS * (width + _GAP))
         for n in range(len(tiles))
     ]
-    across = max(max(left for _, left in places) + width + _MARGIN, _MIN_WIDTH)
-    texts = _heading(heated, across)
     for (row, left), (name, small) in zip(places, _captions(heated), strict=True):
         texts.append(_Text(left, row - 2 * _LINE + 2, _fitting(name, width, _SIZE), _SIZE))
         texts.append(_Text(left, row - _LINE + 1, small, _SMALL, "0.4"))
@@ -164,11 +166,13 @@ def _captions(heated: Heated) -> list[tuple[str, str]]:
 
 
 def _heading(heated: Heated, width: int) -> list[_Text]:
-    return [
-        _Text(_MARGIN, _MARGIN + n * _LINE, _fitting(line, width - 2 * _MARGIN, _SIZE), _SIZE, weight=weight)
-        for n, line in enumerate(heated.heading)
-        for weight in ["normal" if n else "bold"]
-    ]
+    """The lines above a picture, each broken into two at most."""
+    length = _length(width - 2 * _MARGIN, _SIZE)
+    lines: list[tuple[str, str]] = []
+    for n, line in enumerate(heated.heading):
+        broken = textwrap.wrap(_printable(line), length, max_lines=2, placeholder=" …") or [""]
+        lines += [(part, "normal" if n else "bold") for part in broken]
+    return [_Text(_MARGIN, _MARGIN + n * _LINE, line, _SIZE, weight=weight) for n, (line, weight) in enumerate(lines)]
 
 
 def _tile(frame: np.ndarray) -> np.ndarray:
@@ -202,6 +206,14 @@ def _paste(sheet: np.ndarray, tile: np.ndarray, place: tuple[int, int]) -> None:
 
 def _fitting(text: str, width: float, size: float) -> str:
     """The beginning of a text, on one line, as long as fits."""
-    text = " ".join(text.encode(errors="replace").decode().split())
-    length = max(8, int(width / (_CHARACTER * size * _DPI / 72)))
+    text, length = _printable(text), _length(width, size)
     return text if len(text) <= length else f"{text[: length - 1]}…"
+
+
+def _printable(text: str) -> str:
+    return " ".join(text.encode(errors="replace").decode().split())
+
+
+def _length(width: float, size: float) -> int:
+    """How many characters fit, about."""
+    return max(8, int(width / (_CHARACTER * size * _DPI / 72)))
