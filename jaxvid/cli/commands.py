@@ -23,8 +23,10 @@ def train(options: argparse.Namespace, overrides: dict[str, str]) -> int:
     with RichProgress() as progress:
         if config.data.folds:
             return _train_folds(config, options.workdir, progress)
-        from jaxvid.train.loop import train
-
+        if config.train.stages:
+            from jaxvid.train.stages import train_stages as train
+        else:
+            from jaxvid.train.loop import train
         result = train(config, options.workdir, progress=progress)
     print(_table(result.metrics, title=f"{config.model.name}, width {config.model.width}"))
     print(f"run: {result.workdir}")
@@ -45,6 +47,7 @@ def _train_folds(config: Any, workdir: str, progress: Any) -> int:
 
 def evaluate(options: argparse.Namespace, overrides: dict[str, str]) -> int:
     """Evaluates a checkpoint."""
+    from jaxvid import evaluation
     from jaxvid.progress import RichProgress
     from jaxvid.train.run import evaluate_run
 
@@ -53,6 +56,8 @@ def evaluate(options: argparse.Namespace, overrides: dict[str, str]) -> int:
     print(done.table)
     if guesses := done.guess_table:
         print(guesses)
+    if done.fusions:
+        print(evaluation.format_fusions(done.fusions))
     print(_table(done.metrics, title=f"{done.run.config.model.name}, step {done.run.step}"))
     print(f"results: {done.output}")
     return 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 
-from jaxvid.config.schema import ClassRegularizationConfig, Config, SRTGConfig, flatten
+from jaxvid.config.schema import STAGE_NAMES, Config, SRTGConfig, flatten
 
 _AT_LEAST_ONE = (
     "model.width",
@@ -31,6 +31,9 @@ _NOT_NEGATIVE = (
     "checkpoint.every_steps",
     "checkpoint.keep_best",
     "finetune.draws",
+    "model.u2s.shared_stages",
+    "model.u2s.regularization",
+    "model.u2s.num_confusing",
     "train.max_steps",
 )
 _BELOW_ONE = (
@@ -83,6 +86,15 @@ def _rules(config: Config) -> Iterator[tuple[str, str, bool]]:
         "in (0, 1) where they are trained" if trained else "in [0, 1]",
         all(0 < rate < 1 if trained else 0 <= rate <= 1 for rate in config.model.class_regularization.affection_rates),
     )
+    yield "model.u2s.top_accuracy", "in (0, 1]", 0 < config.model.u2s.top_accuracy <= 1
+    names = [name for name, _, _ in config.train.stages]
+    yield (
+        "train.stages",
+        f"some of {', '.join(STAGE_NAMES)} in this order, from the first one on",
+        names == list(STAGE_NAMES[: len(names)]),
+    )
+    positive = all(epochs > 0 and factor > 0 for _, epochs, factor in config.train.stages)
+    yield "train.stages", "of > 0 epochs and a factor > 0 each", positive
     yield "data.mirror", 'pairs written "a=b"', all(pair.count("=") == 1 for pair in config.data.mirror)
 
 
@@ -99,13 +111,14 @@ def _check_combinations(config: Config) -> None:
             f"finetune.draws={config.finetune.draws} with finetune.trainable=()."
         )
     regularization = model.class_regularization
-    if not regularization.enabled and regularization != ClassRegularizationConfig():
-        changed = [f"model.class_regularization.{f.name}" for f in dataclasses.fields(ClassRegularizationConfig)
-                   if getattr(regularization, f.name) != f.default]  # fmt: skip
-        raise ValueError(
-            f"{changed[0]} may only be set with model.class_regularization.enabled=true, received "
-            f"{changed[0]}={flatten(config)[changed[0]]!r}."
-        )
+    for name, group in {"class_regularization": regularization, "u2s": model.u2s}.items():
+        changed = [f"model.{name}.{f.name}" for f in dataclasses.fields(group) if getattr(group, f.name) != f.default]
+        if changed and not group.enabled:
+            raise ValueError(
+                f"{changed[0]} may only be set with model.{name}.enabled=true, received "
+                f"{changed[0]}={flatten(config)[changed[0]]!r}."
+            )
+    _check_u2s(config)
     for name, readers in (("dictionary", ("srtg_csv",)), ("missing", ("hmdb51", "kinetics", "srtg_csv", "ucf101"))):
         if getattr(data, name) and data.name not in readers:
             raise ValueError(
@@ -162,4 +175,34 @@ def _check_combinations(config: Config) -> None:
         raise ValueError(
             f"train.mesh must hold the axis 'data', each axis once, with sizes >= 1 and at most one -1, "
             f"received train.mesh={config.train.mesh}."
+        )
+
+
+def _check_u2s(config: Config) -> None:
+    u2s, stages = config.model.u2s, config.train.stages
+    if u2s.enabled and config.model.class_regularization.enabled:
+        raise ValueError(
+            "model.u2s.enabled must be false with model.class_regularization.enabled=true, received "
+            "model.u2s.enabled=True."
+        )
+    if u2s.oracle and u2s.variant not in ("full", "soft"):
+        raise ValueError(
+            f"model.u2s.oracle must be false unless model.u2s.variant has masks (full, soft), received "
+            f"model.u2s.oracle=True with model.u2s.variant={u2s.variant!r}."
+        )
+    if not stages:
+        return
+    if not u2s.enabled:
+        raise ValueError(f"train.stages may only be set with model.u2s.enabled=true, received train.stages={stages}.")
+    for name in ("trainable", "draws"):
+        if value := getattr(config.finetune, name):
+            raise ValueError(
+                f"finetune.{name} must not be set with train.stages, each of which says what it trains, received "
+                f"finetune.{name}={value!r}."
+            )
+    shortest = min(epochs for _, epochs, _ in stages)
+    if config.schedule.warmup_epochs > shortest:
+        raise ValueError(
+            f"schedule.warmup_epochs must be <= the epochs of each of train.stages, received "
+            f"schedule.warmup_epochs={config.schedule.warmup_epochs} with a stage of {shortest}."
         )

@@ -8,7 +8,10 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias, get_args
+
+StageName: TypeAlias = Literal["universal", "specific", "joint"]
+"""The stages of a U2S run in their order: the network by itself; what U2S adds, the rest frozen; everything."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,23 @@ class ClassRegularizationConfig:
 
 
 @dataclass(frozen=True)
+class U2SConfig:
+    """A second network that looks again at the classes that the network confuses (Zhao et al. 2020)."""
+
+    enabled: bool = False
+    variant: Literal["full", "simple", "no_mask", "soft", "non_local"] = "full"  # rows of the paper's table III
+    oracle: bool = False  # masks of the true class, not of the predicted one: an upper bound, which needs labels
+    shared_stages: int = 2  # that both networks share besides the stem
+    mask_function: Literal["sigmoid", "identity"] = "sigmoid"  # of the masks, before features are multiplied by them
+    regularization: float = 0.5  # weight of the similarity of confused classes' weights in the loss
+    start: Literal["universal", "random"] = "universal"  # of the specific network: the universal one's weights | drawn
+    similarity: str = ""  # the npz of the classes' similarity; "{run}" is the folder of a run with train.stages
+    distance: Literal["cosine", "l1"] = "cosine"  # of two classes' sparsity
+    num_confusing: float = 0.0  # other classes that one is confused with, on average; 0: as many as top_accuracy asks
+    top_accuracy: float = 0.9  # the smallest N whose top-N accuracy on eval_split is this is taken
+
+
+@dataclass(frozen=True)
 class ModelConfig:
     """The network: a name of ``jaxvid.models.MODELS`` and what a user may change of it."""
 
@@ -52,6 +72,7 @@ class ModelConfig:
     options: tuple[str, ...] = ()  # "name=value" of this network's own builder, as ("pool=soft", "expansion=4")
     srtg: SRTGConfig = field(default_factory=SRTGConfig)
     class_regularization: ClassRegularizationConfig = field(default_factory=ClassRegularizationConfig)
+    u2s: U2SConfig = field(default_factory=U2SConfig)
 
 
 @dataclass(frozen=True)
@@ -113,7 +134,7 @@ class ScheduleConfig:
 class FinetuneConfig:
     """Training that begins with another run's weights."""
 
-    weights: str = ""  # a run folder, or one step of it; "{fold}" is the fold; empty: from scratch
+    weights: str = ""  # a run folder, or one step of it; "{fold}" is the fold, "{run}" as in model.u2s; empty: none
     trainable: tuple[str, ...] = ()  # parts that change, as ("stage4", "head"); the others as in evaluation; (): all
     draws: int = 0  # clips drawn of each video, which the frozen first blocks see once | 0: new ones in every epoch
 
@@ -131,6 +152,7 @@ class CheckpointConfig:
 class TrainConfig:
     """The length of the run and what every step does."""
 
+    stages: tuple[tuple[StageName, float, float], ...] = ()  # (name, epochs, factor of the learning rate) of each
     num_epochs: float = 10.0
     max_steps: int = 0  # ends the run earlier; 0: does not
     batch_size: int = 32  # clips over all devices and hosts
@@ -166,6 +188,9 @@ class Config:
     eval: EvalConfig = field(default_factory=EvalConfig)
     finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+
+
+STAGE_NAMES: tuple[str, ...] = get_args(StageName)
 
 
 def to_dict(config: Config) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from jaxvid.evaluation.comparison import Comparison, Judged, compare_judged, com
 from jaxvid.evaluation.comparison_report import comparison_json, draw_gains, format_comparison, write_comparison
 from jaxvid.evaluation.confusion import draw_confusion
 from jaxvid.evaluation.metrics import ClassificationState, label_ranks, per_class, summarize
+from jaxvid.evaluation.networks import format_fusions, fusions, network_predictions, write_networks
 from jaxvid.evaluation.predict import Predictions, concatenate, evaluate, mean_scores, predict_batches
 from jaxvid.evaluation.report import format_per_class, write_report
 from jaxvid.evaluation.stage_guesses import StageGuesses, collect_guesses
@@ -34,16 +35,20 @@ __all__ = [
     "draw_gains",
     "evaluate",
     "format_comparison",
+    "format_fusions",
     "format_guesses",
     "format_per_class",
+    "fusions",
     "holm",
     "label_ranks",
     "mcnemar",
     "mean_scores",
+    "network_predictions",
     "per_class",
     "predict_batches",
     "read_judged",
     "summarize",
     "write_comparison",
+    "write_networks",
     "write_report",
 ]

@@ -89,7 +89,8 @@ def evaluate(
     Args:
       apply: ``(variables, video uint8[N T H W 3]) -> logits float[N K]``, or a pair of logits and what the model says
         beside them, ``{name: [N ...]}``. Compiled once for each shape of a batch, and not again in a later call with
-        an equal ``apply``: hand over the same function, not a new closure, every epoch.
+        an equal ``apply``: hand over the same function, not a new closure, every epoch. One whose ``takes_labels`` is
+        true (an oracle) finds the batch's labels in ``variables["given"]["label"]``.
       variables: the model's variables, placed as ``apply`` wants them.
       batches: batches with ``video`` ``uint8[N V T H W 3]``, and the same ``V`` throughout.
       num_classes: ``K``, at least 1.
@@ -193,6 +194,8 @@ def _start(apply: EvaluatedApply, variables: Variables, batch: Mapping[str, Any]
     video = batch["video"]
     if video.ndim != 6 or video.shape[-1] != 3 or video.dtype != np.uint8 or video.shape[1] < 1:
         raise ValueError(f"video must be uint8[N V T H W 3] with V >= 1, received {video.dtype}{list(video.shape)}.")
+    if getattr(apply, "takes_labels", False):
+        variables = {**variables, "given": {"label": batch["label"]}}
     logits, side = _predict_views(variables, video, apply=apply)
     expected = (*video.shape[:2], num_classes)
     if logits.shape != expected:

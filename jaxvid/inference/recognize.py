@@ -70,7 +70,7 @@ class Recognizer:
       run: from :func:`jaxvid.train.load_run`.
 
     Raises:
-      ValueError: the run's mesh does not fit the devices, or there are several processes.
+      ValueError: the run's mesh does not fit the devices, there are several processes, or the network is an oracle.
 
     Example::
 
@@ -85,6 +85,10 @@ class Recognizer:
     def __init__(self, run: Run):
         if jax.process_count() > 1:
             raise ValueError(f"videos that are named are predicted by 1 process, received {jax.process_count()}.")
+        if run.config.model.u2s.oracle:
+            raise ValueError(
+                "model.u2s.oracle must be false for videos without labels, received model.u2s.oracle=True."
+            )
         self.run = run
         self._mesh = sharding.make_mesh(run.config.train.mesh)
         self._variables = sharding.replicate(run.variables, self._mesh)

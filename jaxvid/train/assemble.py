@@ -14,6 +14,7 @@ from jaxvid.config.schema import ModelConfig
 from jaxvid.data.pipeline import EvalClips, TrainClips
 from jaxvid.data.records import VideoDataset
 from jaxvid.models.class_regularized import class_regularized
+from jaxvid.models.universal_to_specific import universal_to_specific
 from jaxvid.ops.choices import require_choice
 from jaxvid.train.writers import Progress
 
@@ -59,9 +60,12 @@ def build_model(config: Config, num_classes: int) -> nn.Module:
         options |= dataclasses.asdict(model.srtg)
     network = models.build(model.name, num_classes, **options)
     regularization = dataclasses.asdict(model.class_regularization)
-    if not regularization.pop("enabled"):
-        return network
-    return class_regularized(model.name, network, **regularization)
+    if regularization.pop("enabled"):
+        return class_regularized(model.name, network, **regularization)
+    if model.u2s.enabled:
+        names = ("variant", "oracle", "shared_stages", "mask_function", "regularization")
+        return universal_to_specific(network, **{name: getattr(model.u2s, name) for name in names})
+    return network
 
 
 def own_options(options: tuple[str, ...]) -> dict[str, Any]:

@@ -28,6 +28,7 @@ import jaxvid
 from jaxvid.train import checksums, leaves, step_folder
 from jaxvid.train.leaves import ITEMS, State
 from jaxvid.train.preservation import BEST_METRIC, KeepLastAndBest
+from jaxvid.train.stage_folders import newest_stage
 from jaxvid.train.step_folder import FORMAT, RECORD, RECORD_FILE, UnusableError, short
 from jaxvid.types import Variables
 
@@ -285,8 +286,9 @@ def load_for_evaluation(path: str | Path, *, best: bool = False) -> tuple[Variab
     """The weights and the meta of a checkpoint, from its folder alone.
 
     Args:
-      path: a run folder, its ``checkpoints`` folder, or one step. Of the first two, a damaged step is named in a
-        warning and the next in line is used; nothing is renamed or removed, so a run may be writing there.
+      path: a run folder (of a run in stages its newest one counts), its ``checkpoints`` folder, or one step. Of the
+        first two, a damaged step is named in a warning and the next in line is used; nothing is renamed or removed, so
+        a run may be writing there.
       best: of several steps the one with the highest ``eval/top1``, instead of the newest.
 
     Returns:
@@ -297,7 +299,7 @@ def load_for_evaluation(path: str | Path, *, best: bool = False) -> tuple[Variab
       FileNotFoundError: there is no checkpoint.
       CheckpointError: there are, and none is usable; the message names each with its reason.
     """
-    folder = Path(path).absolute()
+    folder = newest_stage(Path(path).absolute())
     if (folder / "checkpoints").is_dir():
         folder = folder / "checkpoints"
     candidates = step_folder.newest_first(folder)

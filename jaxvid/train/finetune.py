@@ -24,7 +24,8 @@ BLOCKS = ("stem", "stage1", "stage2", "stage3", "stage4", "head")
 """The blocks of every network, in the order of its computation."""
 
 _CLASSIFIER = ("head", "classifier")
-_ADDED = "class_regularization"  # what can be added to a network that was trained without
+_ADDED = ("class_regularization", "u2s")  # what can be added to a network that was trained without
+_COPIED = ("u2s", "specific")  # of which the network itself has the like
 
 
 def trains(path: tuple[str, ...], trainable: Sequence[str]) -> bool:
@@ -64,7 +65,7 @@ def last_frozen_block(trainable: Sequence[str], regularized: Sequence[str] = ())
       ValueError: the stem changes, or no part is named.
     """
     parts = [name.split("/")[0] for name in trainable]
-    known = {*BLOCKS, *[_ADDED] * bool(regularized)}
+    known = {*BLOCKS, *["class_regularization"] * bool(regularized)}
     changing = [BLOCKS.index(part) for part in (*parts, *regularized) if part in BLOCKS]
     if not parts or not changing or min(changing) == 0 or not known.issuperset(parts):
         raise ValueError(
@@ -151,34 +152,61 @@ class Beginning:
         return BLOCKS.index(path[0]) > BLOCKS.index(self.block)
 
 
-def start_from(state: TrainState, config: Config, class_names: Sequence[str]) -> tuple[TrainState, str]:
+def start_from(
+    state: TrainState, config: Config, class_names: Sequence[str], *, run: Path | None = None
+) -> tuple[TrainState, str]:
     """The first state of a run with the weights of another one, and a sentence that says so.
 
-    The classifier stays as it was drawn where the other run has other classes, and so does Class Regularization where
-    the other run has none; everything else must fit.
+    The classifier stays as it was drawn where the other run has other classes, and so do Class Regularization and what
+    U2S adds where the other run has none; but U2S' specific network begins as a copy of the other run's network, unless
+    ``model.u2s.start`` is ``random``. Everything else must fit.
 
     Args:
       state: the state before the first step.
       config: of this run; ``finetune.weights`` is a run folder, or one step of it.
       class_names: of this run.
+      run: what ``{run}`` stands for in ``finetune.weights``.
 
     Raises:
       FileNotFoundError: there is no such run.
       ValueError: it is of another network, or its network sees its pixels otherwise than ``data`` says.
     """
-    source = config.finetune.weights
+    source = config.finetune.weights.replace("{run}", str(run))
     variables, meta = load_for_evaluation(source)
     _check_pixels(config, meta["preprocessing"], source)
     same_classes = list(class_names) == meta["class_names"]
+    before = _flat(dict(variables["params"]))
+    if config.model.u2s.enabled and config.model.u2s.start == "universal":
+        variables = _with_copies(variables)
     params = _fitted(state.params, variables, "params", source, keep_head=not same_classes)
     batch_stats = _fitted(state.batch_stats, variables, "batch_stats", source, keep_head=False)
     ema = None if state.ema_params is None else jax.tree.map(jnp.copy, params)
     head = "" if same_classes else f", but for the classifier: its {len(class_names)} classes are other ones"
     given = _flat(dict(variables["params"]))
-    added = ["/".join(path) for path in _flat(state.params) if path[0] == _ADDED and path not in given]
-    new = f"; new: {', '.join(added)}" if added else ""
+    added = [path for path in _flat(state.params) if path[0] in _ADDED and path not in given]
+    copied = any(path[: len(_COPIED)] == _COPIED and path in given and path not in before for path in _flat(params))
+    new = f"; {'/'.join(_COPIED)} begins as its copy" if copied else ""
+    new += f"; new: {', '.join(_named(added))}" if added else ""
     message = f"Starting from the weights of {Path(source).name} (step {meta['step']}){head}{new}."
     return state.replace(params=params, batch_stats=batch_stats, ema_params=ema), message
+
+
+def _with_copies(variables: Variables) -> Variables:
+    """The variables with those of the network once more, where U2S' specific network would have its own."""
+    copied = {}
+    for name in ("params", "batch_stats"):
+        flat = _flat(dict(variables[name]))
+        copies = {(*_COPIED, *path): leaf for path, leaf in flat.items() if path[0] in BLOCKS}
+        copied[name] = flax.traverse_util.unflatten_dict(copies | flat)
+    return {**variables, **copied}
+
+
+def _named(paths: Sequence[tuple[str, ...]], limit: int = 12) -> list[str]:
+    """Parameters by their paths; of many, the parts that they are in, with their number."""
+    if len(paths) <= limit:
+        return ["/".join(path) for path in paths]
+    parts = ["/".join(path[:3]) for path in paths]
+    return [f"{part} ({parts.count(part)})" for part in dict.fromkeys(parts)]
 
 
 def _flat(tree: Any) -> dict[tuple[str, ...], Any]:
@@ -189,7 +217,8 @@ def _fitted(ours: Any, variables: Variables, collection: str, source: str, *, ke
     given = _flat(dict(variables[collection]))
     fitted = {}
     for path, leaf in _flat(ours).items():
-        if (keep_head and path[: len(_CLASSIFIER)] == _CLASSIFIER) or (path[0] == _ADDED and path not in given):
+        own = path[len(_COPIED) :] if path[: len(_COPIED)] == _COPIED else path
+        if (keep_head and own[: len(_CLASSIFIER)] == _CLASSIFIER) or (path[0] in _ADDED and path not in given):
             fitted[path] = leaf
         elif path not in given or given[path].shape != leaf.shape:
             found = f"{list(given[path].shape)}" if path in given else "none"

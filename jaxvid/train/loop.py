@@ -29,6 +29,7 @@ from jaxvid.data.records import VideoDataset
 from jaxvid.train import assemble, finetune, optim, sharding
 from jaxvid.train.checkpoint import Checkpointer
 from jaxvid.train.compilations import count_compilations
+from jaxvid.train.confusing import with_confusing
 from jaxvid.train.features import KeptFeatures
 from jaxvid.train.features import keep as keep_features
 from jaxvid.train.groups import group_table
@@ -132,8 +133,11 @@ class _Training:
         state = create_state(model, clip_shape, optimizer, seed=config.train.seed, ema=ema)
         finetune.check_trainable(state.params, trainable)
         if config.finetune.weights and not self.saver.steps():
-            state, message = finetune.start_from(state, config, self.train_set.class_names)
+            state, message = finetune.start_from(state, config, self.train_set.class_names, run=workdir.parent)
             progress.message(message)
+        if config.model.u2s.similarity and not self.saver.steps():
+            path = config.model.u2s.similarity.replace("{run}", str(workdir.parent))
+            state = with_confusing(state, path, config.model.u2s.variant, self.train_set.class_names)
         self._restore(sharding.replicate(state, self.mesh))
         _save_config(config, workdir)
         if (trainable or config.finetune.weights) and not self.step:

@@ -33,6 +33,7 @@ CHANGEABLE = (
     "data.max_bad_fraction",
     "model.dtype",
     "model.conv",
+    "model.u2s.oracle",
     "train.mesh",
 )
 """Fields that an evaluation may override; all others are what the network was trained with.
@@ -63,6 +64,7 @@ class Evaluated:
     predictions: evaluation.Predictions
     clip_names: list[str]
     metrics: dict[str, Any]
+    fusions: list[dict[str, Any]]  # of several networks in one, see evaluation.fusions; else empty
 
     @property
     def table(self) -> str:
@@ -145,7 +147,8 @@ def evaluate_run(
     settings = {"checkpoint_step": run.step, "num_views": run.config.eval.num_clips * run.config.eval.num_crops}
     settings |= {"frame_order": run.config.eval.frame_order, "split": dataset.split}
     evaluation.write_report(folder, predictions, metrics | settings, run.class_names, clip_names=clip_names)
-    return Evaluated(run, folder, predictions, clip_names, metrics)
+    fusions = evaluation.write_networks(folder, predictions, run.class_names, clip_names=clip_names)
+    return Evaluated(run, folder, predictions, clip_names, metrics, fusions)
 
 
 def _with_classes(dataset: VideoDataset, class_names: tuple[str, ...]) -> VideoDataset:

@@ -47,9 +47,13 @@ def make_train_step(
     """The training step ``(state, batch) -> (state, metrics)``, compiled at its first call.
 
     The loss is the mean over the valid rows (``mask``) of the cross-entropy with the smoothed label
-    ``(1 - s) onehot + s / K`` (Szegedy et al. 2016, section 7), in float32. A row that is not valid has no weight in
-    ``loss``, ``top1`` and the gradient; and since BatchNorm and gates see every row, its pixels are replaced on the
-    device by those of the first valid row. Nothing but ``id`` depends on what an invalid row held.
+    ``(1 - s) onehot + s / K`` (Szegedy et al. 2016, section 7), in float32. A model that sows logits of several
+    networks into ``side`` (names that end with ``/logits``) has the sum of theirs instead of its own, and whatever a
+    model sows into ``losses`` is added; the terms are metrics then, ``loss/<name>``.
+
+    A row that is not valid has no weight in ``loss``, ``top1`` and the gradient; and since BatchNorm and gates see
+    every row, its pixels are replaced on the device by those of the first valid row. Nothing but ``id`` depends on what
+    an invalid row held.
 
     The update is left out, and all of the state but ``step`` stays as it was, when no row is valid (the loss is
     then 0) or when the loss, a gradient or a batch statistic is not finite (``finite`` is then False).
@@ -157,19 +161,22 @@ class TrainStep:
         key = jax.random.fold_in(state.key, state.step)
         trained, frozen = finetune.split(state.params, self.trainable)
 
-        def loss_fn(trained: Any) -> tuple[jax.Array, tuple[jax.Array, Mapping[str, Any]]]:
+        def loss_fn(trained: Any) -> tuple[jax.Array, tuple[jax.Array, Mapping[str, Any], Metrics]]:
+            variables = {"params": finetune.join(trained, frozen), "batch_stats": state.batch_stats}
+            if takes_labels(self.model):
+                variables["given"] = {"label": batch["label"]}
             with finetune.frozen_as_in_evaluation(self.trainable), self._input(batch) as video:
                 logits, updated = self.model.apply(
-                    {"params": finetune.join(trained, frozen), "batch_stats": state.batch_stats},
+                    variables,
                     video,
                     train=True,
                     rngs={"dropout": key, "pool": key},  # no module draws from both
-                    mutable=["batch_stats", "gates"],
+                    mutable=["batch_stats", "gates", "side", "losses"],
                 )
-            loss = masked_cross_entropy(logits, batch["label"], mask, label_smoothing=self.label_smoothing)
-            return loss, (logits, updated)
+            terms = self._loss_terms(logits, updated, batch)
+            return sum(terms.values(), jnp.zeros(())), (logits, updated, terms)
 
-        (loss, (logits, updated)), grads = jax.value_and_grad(loss_fn, has_aux=True)(trained)
+        (loss, (logits, updated, terms)), grads = jax.value_and_grad(loss_fn, has_aux=True)(trained)
         batch_stats = updated.get("batch_stats", state.batch_stats)
         finite = _all_finite((loss, grads, batch_stats))
         zeros = jax.tree.map(jnp.zeros_like, frozen)  # which the optimizer does not look at
@@ -188,9 +195,23 @@ class TrainStep:
             "num_valid": num_valid,
             "finite": finite,
             "id": batch["id"],
+            **({f"loss/{name}": value for name, value in terms.items()} if len(terms) > 1 else {}),
             **_gate_metrics(updated.get("gates", {}), self.beginning),
         }
         return following, metrics
+
+    def _loss_terms(self, logits: jax.Array, updated: Mapping[str, Any], batch: Mapping[str, Array]) -> Metrics:
+        """What the loss is the sum of, by name."""
+        own = {
+            name.removesuffix("/logits"): value
+            for name, value in side_outputs(updated).items()
+            if name.endswith("/logits")
+        }
+        cross_entropy = functools.partial(
+            masked_cross_entropy, label=batch["label"], mask=batch["mask"], label_smoothing=self.label_smoothing
+        )
+        terms = {name: cross_entropy(value) for name, value in (own or {"logits": logits}).items()}
+        return terms | _sown(updated, "losses")
 
     @contextlib.contextmanager
     def _input(self, batch: Mapping[str, Array]) -> Iterator[jax.Array]:
@@ -263,6 +284,11 @@ class SideApply:
 
     apply: EvaluationApply
 
+    @property
+    def takes_labels(self) -> bool:
+        """Whether the variables must hold ``{"given": {"label": int32[N]}}``: an oracle's must."""
+        return takes_labels(self.apply.model)
+
     def __call__(self, variables: Variables, video: Array) -> tuple[jax.Array, dict[str, jax.Array]]:
         """The logits in evaluation mode, normalisation included, and the rest."""
         return _apply(dict(variables), video, evaluation=self.apply)
@@ -296,8 +322,17 @@ def _apply(
 
 def side_outputs(sown: Mapping[str, Any]) -> dict[str, jax.Array]:
     """What a model sowed into the collection ``side``, by the path of the module and the name."""
-    flat = flax.traverse_util.flatten_dict(dict(sown.get("side", {})))
+    return _sown(sown, "side")
+
+
+def _sown(collections: Mapping[str, Any], name: str) -> dict[str, jax.Array]:
+    flat = flax.traverse_util.flatten_dict(dict(collections.get(name, {})))
     return {"/".join(path): cast(jax.Array, value) for path, value in flat.items()}
+
+
+def takes_labels(model: nn.Module) -> bool:
+    """Whether a model is given labels too, as ``given/label``: an oracle, see :mod:`jaxvid.models`."""
+    return bool(getattr(model, "oracle", False))
 
 
 def _check(state: TrainState, ema_decay: float) -> None:

@@ -27,18 +27,20 @@ def place(tmp_path_factory):
     return folder
 
 
-def start(place: Path, name: str, *overrides: str) -> subprocess.Popen:
+def start(place: Path, name: str, *overrides: str, config: str = "motion_smoke") -> subprocess.Popen:
     environment = {**os.environ, "JAXVID_CACHE": str(place / "xla"), "JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}
     environment.pop("JAX_COMPILATION_CACHE_DIR", None)
-    command = [sys.executable, "-m", "jaxvid.cli", "train", "--config=configs/motion_smoke.py"]
-    command += [f"--workdir={place / name}", f"--config.data.root={place / 'motion'}", "--config.train.max_steps=40"]
-    command += ["--config.train.num_epochs=9", "--config.eval.every_epochs=1"]  # 120 clips: 15 steps an epoch
+    command = [sys.executable, "-m", "jaxvid.cli", "train", f"--config=configs/{config}.py"]
+    command += [f"--workdir={place / name}"]
+    if config == "motion_smoke":
+        command += [f"--config.data.root={place / 'motion'}", "--config.train.max_steps=40"]
+        command += ["--config.train.num_epochs=9", "--config.eval.every_epochs=1"]  # 120 clips: 15 steps an epoch
     log = (place / f"{name}.log").open("a")
     return subprocess.Popen([*command, *overrides], cwd=ROOT, env=environment, stdout=log, stderr=log)
 
 
-def finish(place: Path, name: str, *overrides: str) -> None:
-    code = start(place, name, *overrides).wait(timeout=300)
+def finish(place: Path, name: str, *overrides: str, config: str = "motion_smoke") -> None:
+    code = start(place, name, *overrides, config=config).wait(timeout=300)
     assert code == 0, (place / f"{name}.log").read_text()[-3000:]
 
 
@@ -114,3 +116,26 @@ def test_sigterm_saves_and_exits_cleanly(place, undisturbed):
     assert saved == [written]
     finish(place, name)
     assert steps(workdir) == steps(undisturbed)
+
+
+def test_sigkill_in_each_stage_changes_nothing(place):
+    """Of U2S, on images: the losses of every stage, and the similarity of the classes between them."""
+    overrides = ("--config.model.width=2", "--config.train.max_steps=12", "--config.checkpoint.every_steps=4")
+    overrides += ("--config.train.batch_size=128", "--config.eval.batch_size=128", "--config.train.tensorboard=false")
+    fields = {"config": "digits_u2s"}
+    finish(place, "stages", *overrides, **fields)
+    whole, killed = place / "stages", place / "stages-killed"
+    for stage, at in (("universal", 6), ("specific", 2), ("specific", 9), ("joint", 6)):
+        process = start(place, killed.name, *overrides, **fields)
+        wait_until(lambda stage=stage, at=at: num_steps(killed / stage) >= at, process)
+        process.kill()
+        process.wait()
+        if (stage, at) == ("specific", 2):  # as if it had come before the similarity was whole
+            (killed / "similarity" / "similarity.npz").unlink()
+    finish(place, killed.name, *overrides, **fields)
+    for stage in ("universal", "specific", "joint"):
+        assert [step for step, *_ in steps(killed / stage)] == list(range(1, 13))
+        assert steps(killed / stage) == steps(whole / stage)
+        assert evaluations(killed / stage) == evaluations(whole / stage)
+    name = Path("similarity") / "similarity.npz"
+    assert (killed / name).read_bytes() == (whole / name).read_bytes()

@@ -663,3 +663,59 @@ def test_an_average_needs_a_place_in_the_state():
     trainer.state = trainer.state.replace(ema_params=None)
     with pytest.raises(ValueError, match="ema_decay > 0 needs a state with ema_params"):
         trainer.run(make_batch())
+
+
+class Several(nn.Module):
+    """Two networks in one, a term of its own in the loss, and an oracle that adds the label to one's logits."""
+
+    oracle: bool = True
+
+    @nn.compact
+    def __call__(self, video, train):
+        x = video.mean(axis=(1, 2, 3))
+        first, second = nn.Dense(K, name="head")(x), nn.Dense(K, name="other")(x)
+        if not self.is_initializing():
+            label = self.get_variable("given", "label")
+            second = second + 2 * jax.nn.one_hot(label, K)
+            self.sow("side", "first/logits", first, init_fn=lambda: 0.0, reduce_fn=lambda _, new: new)
+            self.sow("side", "second/logits", second, init_fn=lambda: 0.0, reduce_fn=lambda _, new: new)
+            self.sow("losses", "size", 0.5 * (x**2).mean(), init_fn=lambda: 0.0, reduce_fn=lambda _, new: new)
+        return first + second
+
+
+def test_the_loss_is_the_sum_of_its_terms():
+    """Of each network's cross-entropy and of what is sown, all of the valid rows' labels; the sum is the gradient's."""
+    trainer = Trainer(Several(), smoothing=0.1)
+    batch = make_batch(invalid=(2,))
+    state = trainer.state
+    pixels = normalize_video(jnp.asarray(batch["video"]).at[2].set(batch["video"][0]), MEAN, STD)
+    label, mask = batch["label"], batch["mask"]
+
+    def expected(params):
+        variables = {"params": params, "given": {"label": label}}
+        _, sown = Several().apply(variables, pixels, train=True, mutable=["side", "losses"])
+        cross = [
+            masked_cross_entropy(sown["side"][f"{name}/logits"], label, mask, label_smoothing=0.1)
+            for name in ("first", "second")
+        ]
+        return cross[0] + cross[1] + sown["losses"]["size"], (*cross, sown["losses"]["size"])
+
+    (total, terms), gradients = jax.value_and_grad(expected, has_aux=True)(state.params)
+    metrics = trainer.run(batch)
+    for name, value in zip(("loss/first", "loss/second", "loss/size"), terms, strict=True):
+        assert float(metrics[name]) == pytest.approx(float(value), rel=1e-5)
+    assert float(metrics["loss"]) == pytest.approx(float(total), rel=1e-5)
+    assert float(metrics["grad_norm"]) == pytest.approx(float(optax.global_norm(gradients)), rel=1e-5)
+
+
+def test_what_is_said_beside_the_logits_comes_with_them():
+    """An apply function says logits alone; with its side, the same logits and the rest, and an oracle asks."""
+    apply = make_apply(Several(), mean=MEAN, std=STD)
+    batch = make_batch()
+    variables = {"params": Trainer(Several()).state.params, "given": {"label": batch["label"]}}
+    logits, side = apply.with_side()(variables, batch["video"])
+    assert set(side) == {"first/logits", "second/logits"}
+    np.testing.assert_array_equal(logits, apply(variables, batch["video"]))
+    np.testing.assert_allclose(side["first/logits"] + side["second/logits"], logits, rtol=1e-6)
+    assert apply.with_side().takes_labels
+    assert not make_apply(Net(), mean=MEAN, std=STD).with_side().takes_labels

@@ -1,0 +1,185 @@
+"""Which classes a trained network confuses: one pass over its training videos, kept as a file of the run (U2S)."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxvid import evaluation
+from jaxvid.config.schema import U2SConfig
+from jaxvid.data.pipeline import eval_batches
+from jaxvid.data.quarantine import Quarantine
+from jaxvid.data.records import VideoDataset
+from jaxvid.evaluation import class_similarity
+from jaxvid.evaluation.files import replacing, write_text
+from jaxvid.evaluation.similarity_plot import draw_similarity
+from jaxvid.ops.normalize import normalize_video
+from jaxvid.train import assemble, sharding
+from jaxvid.train.run import Run
+from jaxvid.train.step import EvaluationApply
+from jaxvid.types import Array, Variables
+
+
+@dataclass(frozen=True)
+class Sparsity:
+    """How often the features behind a network's last stage are 0.
+
+    Attributes:
+      zeros: ``int64[K C]``, zeros of each channel over all positions of the clips of each class.
+      positions: ``int64[K]``, how many positions that were.
+    """
+
+    zeros: np.ndarray
+    positions: np.ndarray
+
+    @property
+    def shares(self) -> np.ndarray:
+        """``float64[K C]``, the mean share of zeros; NaN for a class of which no clip was decoded."""
+        seen = self.positions[:, None] > 0
+        return np.where(seen, self.zeros / np.maximum(self.positions[:, None], 1), np.nan)
+
+
+@dataclass(frozen=True)
+class SparsityApply:
+    """``(variables, video) -> (logits, {"zeros": int32[N C]})``, the zeros over time and space behind a stage."""
+
+    apply: EvaluationApply
+    stage: str
+
+    def __call__(self, variables: Variables, video: Array) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """As :func:`jaxvid.evaluation.evaluate` wants it."""
+        return _count_zeros(dict(variables), video, apply=self.apply, stage=self.stage)
+
+
+@functools.partial(jax.jit, static_argnames=("apply", "stage"))
+def _count_zeros(
+    variables: dict[str, Any], video: jax.Array, *, apply: EvaluationApply, stage: str
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+    normalised = normalize_video(video, apply.mean, apply.std, reverse=apply.color == "BGR")
+    logits, kept = apply.model.apply(
+        variables,
+        normalised,
+        train=False,
+        capture_intermediates=lambda module, method: module.path == (stage,) and method == "__call__",
+        mutable=["intermediates"],
+    )
+    (features,) = kept["intermediates"][stage]["__call__"]
+    # Pathways side by side have different numbers of positions, so each counts a share of all.
+    parts = jax.tree.leaves(features)
+    zeros = [jnp.sum(part == 0, axis=(1, 2, 3), dtype=jnp.int32) for part in parts]
+    positions = [part.shape[1] * part.shape[2] * part.shape[3] for part in parts]
+    if len(set(positions)) > 1:
+        raise ValueError("the features of a network whose classes are compared must be one array, received pathways.")
+    counted = jnp.full((len(video), 1), positions[0], jnp.int32)
+    return cast(jax.Array, logits), {"zeros": jnp.concatenate(zeros, axis=-1), "positions": counted}
+
+
+def class_sparsity(
+    run: Run, dataset: VideoDataset, quarantine: Quarantine, progress: Callable[[int], None] | None = None
+) -> Sparsity:
+    """The sparsity of each class over a whole split, seen as in an evaluation.
+
+    Counts are whole numbers and their sums are exact, on any number of devices and hosts.
+
+    Args:
+      run: of a network with a stage that ends with a ReLU.
+      dataset: the training split.
+      quarantine: told of videos that cannot be decoded; they do not count.
+      progress: told how many videos are done.
+
+    Raises:
+      ValueError: the last stage of the network never returns a zero, so nothing can be said by them.
+    """
+    mesh = sharding.make_mesh(run.config.train.mesh)
+    multiple, config, K = sharding.batch_multiple(mesh), run.config, len(run.class_names)
+    apply = SparsityApply(run.apply, f"stage{len(cast(Any, run.model).stage_sizes)}")
+    batches = eval_batches(
+        dataset,
+        assemble.eval_clips(config),
+        batch_size=-(-config.eval.batch_size // multiple) * multiple,
+        num_workers=config.data.num_workers,
+        shard=sharding.host_shard(),
+        quarantine=quarantine,
+        seed=config.train.seed,
+    )
+    zeros: np.ndarray | None = None
+    positions, done = np.zeros(K, np.int64), 0
+    with batches:
+        for part in evaluation.predict_batches(
+            apply,
+            sharding.replicate(run.variables, mesh),
+            batches,
+            num_classes=K,
+            put=lambda batch: sharding.put(batch, mesh),
+        ):
+            counts = part.side["zeros"].astype(np.int64).sum(axis=1)
+            zeros = np.zeros((K, counts.shape[-1]), np.int64) if zeros is None else zeros
+            np.add.at(zeros, part.labels, counts)  # of clips that could not be decoded both are 0
+            np.add.at(positions, part.labels, part.side["positions"].astype(np.int64).sum(axis=(1, 2)))
+            done += len(part)
+            if progress is not None:
+                progress(done)
+    if zeros is None or not zeros.any():
+        raise ValueError(
+            f"the last stage of {run.config.model.name!r} must return zeros now and then (end with a ReLU), by which "
+            "U2S compares classes, received none."
+        )
+    return Sparsity(zeros, positions)
+
+
+def write_similarity(
+    folder: Path, sparsity: Sparsity, predictions: evaluation.Predictions, u2s: U2SConfig, class_names: tuple[str, ...]
+) -> dict[str, Any]:
+    """Writes the similarity of the classes, and which are confused, into a folder.
+
+    ``similarity.npz`` holds ``similarity [K K]``, ``confusing [K K]``, ``sparsity [K C]``, ``positions [K]``,
+    ``top_n [K]`` and ``class_names``; ``similarity.json`` the numbers that were chosen; ``similarity.png`` the matrix.
+
+    Args:
+      folder: it is created.
+      sparsity: of the training videos.
+      predictions: the evaluation by which ``u2s.num_confusing=0`` chooses the number of confusing classes.
+      u2s: says how.
+      class_names: the ``K`` names.
+
+    Returns:
+      What is in ``similarity.json``: ``distance``, ``num_confusing`` that was asked for, ``mean_confusing`` that it
+      came to, ``threshold``, and ``unseen``, the classes of which no training clip could be decoded.
+    """
+    K = len(class_names)
+    shares = sparsity.shares
+    similarity = class_similarity.class_similarity(shares, u2s.distance)
+    top_n = class_similarity.top_n_accuracies(predictions)
+    wanted = min(u2s.num_confusing or class_similarity.num_confusing_for(top_n, u2s.top_accuracy), K - 1)
+    confusing, threshold = class_similarity.confusing_classes(similarity, wanted)
+    told = {
+        "distance": u2s.distance,
+        "num_confusing": wanted,
+        "mean_confusing": float(confusing.sum() / K - 1),
+        "threshold": threshold,
+        "unseen": [class_names[k] for k in np.flatnonzero(sparsity.positions == 0)],
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    with replacing(folder / "similarity.png") as file:
+        title = f"a class is confused with {told['mean_confusing']:.1f} others (similarity > {threshold:.3f})"
+        draw_similarity(similarity, confusing, class_names, title=title).savefig(file, format="png", dpi=150)
+    write_text(folder / "similarity.json", json.dumps(told, indent=2) + "\n")
+    with replacing(folder / "similarity.npz") as file:
+        np.savez(
+            file,
+            similarity=similarity,
+            confusing=confusing,
+            sparsity=shares,
+            positions=sparsity.positions,
+            top_n=top_n,
+            class_names=np.array(class_names, dtype=np.str_),
+        )
+    return told

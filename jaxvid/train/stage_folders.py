@@ -1,0 +1,25 @@
+"""The folders of a run that is trained in stages: ``RUN/stages.json`` names them in their order."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from jaxvid.evaluation.files import write_text
+
+FILE = "stages.json"
+
+
+def write_stages(run: Path, names: Sequence[str]) -> None:
+    """Writes the names of a run's stages."""
+    write_text(run / FILE, json.dumps({"stages": list(names)}) + "\n")
+
+
+def newest_stage(folder: Path) -> Path:
+    """The last stage that has begun of a run in stages; any other folder is itself."""
+    if not (folder / FILE).is_file():
+        return folder
+    names = json.loads((folder / FILE).read_text(encoding="utf-8"))["stages"]
+    begun = [folder / name for name in names if (folder / name / "checkpoints").is_dir()]
+    return begun[-1] if begun else folder

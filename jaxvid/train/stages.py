@@ -1,0 +1,115 @@
+"""A run in stages (U2S): one command, one folder, and an ordinary run in ``RUN/STAGE`` for each of them."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import jax
+from jax.experimental import multihost_utils
+
+from jaxvid import config as config_lib
+from jaxvid.config import Config
+from jaxvid.config.schema import U2SConfig
+from jaxvid.data.quarantine import Quarantine
+from jaxvid.evaluation.files import write_text
+from jaxvid.models.universal_to_specific import VARIANTS
+from jaxvid.train import assemble, sharding, similarity
+from jaxvid.train.loop import TrainResult, predict, train
+from jaxvid.train.output import make_output_folder
+from jaxvid.train.process import only_one_process
+from jaxvid.train.run import load_run
+from jaxvid.train.stage_folders import write_stages
+from jaxvid.train.writers import LoggingProgress, Progress
+
+SIMILARITY = "similarity"
+"""The folder of the classes' similarity, beside those of the stages."""
+
+
+def stage_config(config: Config, index: int) -> Config:
+    """The config of one of ``train.stages``, as that of an ordinary run.
+
+    * ``universal`` trains the network without U2S: it is the one-pass twin that U2S is compared with.
+    * ``specific`` begins with its weights and trains what U2S adds, the rest frozen.
+    * ``joint`` goes on with everything.
+
+    What comes from an earlier stage is found by ``{run}``, the folder of the whole run, which may be moved.
+    """
+    name, num_epochs, factor = config.train.stages[index]
+    rate = config.optimizer.learning_rate * factor
+    u2s, finetune = config.model.u2s, config.finetune
+    if name == "universal":
+        u2s = U2SConfig()
+    elif name == "specific":
+        needs = VARIANTS[u2s.variant].masks or VARIANTS[u2s.variant].regularization
+        u2s = dataclasses.replace(u2s, similarity=u2s.similarity or f"{{run}}/{SIMILARITY}/similarity.npz" * needs)
+        finetune = dataclasses.replace(finetune, weights="{run}/universal", trainable=("u2s",))
+    else:
+        finetune = dataclasses.replace(finetune, weights="{run}/specific")
+    return dataclasses.replace(
+        config,
+        model=dataclasses.replace(config.model, u2s=u2s),
+        optimizer=dataclasses.replace(config.optimizer, learning_rate=rate),
+        train=dataclasses.replace(config.train, stages=(), num_epochs=num_epochs),
+        finetune=finetune,
+    )
+
+
+def train_stages(config: Config, workdir: str | Path, *, progress: Progress | None = None) -> TrainResult:
+    """Trains ``config.train.stages`` one after the other; the same call goes on where it was stopped.
+
+    A stage begins with the last weights of the one before it. Between ``universal`` and ``specific`` the classes'
+    similarity is measured on the training videos and kept in ``workdir/similarity``, unless ``model.u2s.similarity``
+    names a file.
+
+    Args:
+      config: the checked configuration.
+      workdir: the run folder; :func:`jaxvid.train.load_run` takes the newest stage of it.
+      progress: told of every step, epoch and message; logs by default.
+
+    Returns:
+      The result of the last stage that was trained, with ``workdir`` as its folder.
+
+    Raises:
+      ValueError: as :func:`jaxvid.train.train` says.
+    """
+    assemble.check_names(config)
+    workdir, progress = make_output_folder("--workdir", workdir), progress or LoggingProgress()
+    stages = config.train.stages
+    with only_one_process(workdir):
+        if jax.process_index() == 0:
+            write_stages(workdir, [name for name, _, _ in stages])
+            write_text(workdir / "config.json", json.dumps(config_lib.to_dict(config), indent=2) + "\n")
+        for index, (name, _, _) in enumerate(stages):
+            progress.message(f"Stage {name}, {index + 1} of {len(stages)}.")
+            own = stage_config(config, index)
+            if own.model.u2s.similarity and not config.model.u2s.similarity:
+                _measure_similarity(config, workdir, progress)
+            result = train(own, workdir / name, progress=progress)
+            if not result.finished:
+                break
+    return dataclasses.replace(result, workdir=workdir)
+
+
+def _measure_similarity(config: Config, workdir: Path, progress: Progress) -> None:
+    """Writes ``workdir/similarity``, unless it is there: it follows from the finished universal stage alone."""
+    folder = workdir / SIMILARITY
+    if (folder / "similarity.npz").exists():
+        return
+    run = load_run(workdir / "universal")
+    splits = (config.data.train_split, config.data.eval_split)
+    train_set, eval_set = (assemble.open_dataset(run.config, split, progress) for split in splits)
+    quarantine = Quarantine(workdir / "quarantine.jsonl", config.data.max_bad_fraction, shard=sharding.host_shard())
+    sparsity = similarity.class_sparsity(run, train_set, quarantine, progress.evaluating(len(train_set)))
+    mesh = sharding.make_mesh(run.config.train.mesh)
+    variables = sharding.replicate(run.variables, mesh)
+    predictions = predict(run.config, eval_set, run.apply, variables, mesh, workdir, progress)
+    if jax.process_index() == 0:
+        told = similarity.write_similarity(folder, sparsity, predictions, config.model.u2s, run.class_names)
+        progress.message(
+            f"A class is confused with {told['mean_confusing']:.1f} others on average "
+            f"(similarity above {told['threshold']:.3f}, see {folder / 'similarity.png'})."
+        )
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices("jaxvid similarity")  # the others read what the first one wrote

@@ -1,0 +1,63 @@
+"""Several networks in one."""
+
+import json
+
+import numpy as np
+import pytest
+
+from jaxvid import evaluation
+from jaxvid.evaluation import Predictions
+
+NAMES = ("a", "b", "c")
+
+
+def logits(rows):
+    return np.log(np.array(rows, np.float32))[:, None]
+
+
+@pytest.fixture
+def predictions():
+    """Two networks, each right where the other is wrong, and a third clip that could not be decoded."""
+    first = logits([[0.8, 0.1, 0.1], [0.6, 0.3, 0.1], [1, 1, 1]])
+    second = logits([[0.4, 0.5, 0.1], [0.1, 0.8, 0.1], [1, 1, 1]])
+    return Predictions(
+        ids=np.arange(3, dtype=np.int32),
+        labels=np.array([0, 1, 0], np.int32),
+        decoded=np.array([True, True, False]),
+        logits=first,
+        scores=np.zeros((3, 3), np.float32),
+        side={"u2s/universal/logits": first, "u2s/specific/logits": second, "class_index": np.zeros((3, 1), np.int32)},
+    )
+
+
+def test_each_by_itself_and_every_mean(predictions):
+    networks = evaluation.network_predictions(predictions)
+    assert list(networks) == ["universal", "specific"]
+    np.testing.assert_allclose(networks["specific"].scores[:2], [[0.4, 0.5, 0.1], [0.1, 0.8, 0.1]], rtol=1e-5)
+    np.testing.assert_array_equal(networks["specific"].scores[2], 0)
+    rows = evaluation.fusions(networks, NAMES)
+    assert [row["networks"] for row in rows] == [["universal"], ["specific"], ["universal", "specific"]]
+    assert [row["top1"] for row in rows] == pytest.approx([1 / 3, 1 / 3, 2 / 3])
+    assert all(row["num_missing"] == 1 for row in rows)
+    text = evaluation.format_fusions(rows)
+    assert "universal + specific   66.67%  100.00%" not in text  # the clip that is missing is wrong in top-3, too
+    assert "universal + specific   66.67%   66.67%" in text
+
+
+def test_three_networks_have_seven_fusions(predictions):
+    networks = dict.fromkeys(("u", "c", "m"), evaluation.network_predictions(predictions)["universal"])
+    assert len(evaluation.fusions(networks, NAMES)) == 7
+
+
+def test_what_is_written_can_be_compared(predictions, tmp_path):
+    rows = evaluation.write_networks(tmp_path, predictions, NAMES, clip_names=["x", "y", "z"])
+    assert json.loads((tmp_path / "fusions.json").read_text()) == rows
+    assert (tmp_path / "fusions.txt").read_text() == evaluation.format_fusions(rows) + "\n"
+    found = evaluation.compare_runs(tmp_path / "networks" / "universal", tmp_path / "networks" / "specific")
+    assert (found.test.b, found.test.c) == (1, 1)
+
+
+def test_one_network_writes_nothing(predictions, tmp_path):
+    plain = evaluation.network_predictions(predictions)["universal"]
+    assert evaluation.write_networks(tmp_path / "none", plain, NAMES) == []
+    assert not (tmp_path / "none").exists()

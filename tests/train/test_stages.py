@@ -1,0 +1,219 @@
+"""A run in stages: what each one trains, what it begins with, and that it goes on where it was stopped."""
+
+import dataclasses
+import json
+import shutil
+import signal
+
+import jax
+import numpy as np
+import pytest
+
+from jaxvid import evaluation
+from jaxvid.inference import Recognizer, load_recognizer
+from jaxvid.train import evaluate_run, load_run, stage_folders, step_folder, train
+from jaxvid.train.stages import stage_config, train_stages
+
+STAGES = (("universal", 2.0, 1.0), ("specific", 1.0, 1.0), ("joint", 1.0, 0.1))
+FIELDS = {"model.u2s.enabled": True, "model.u2s.num_confusing": 1.0, "train.stages": STAGES, "train.max_steps": 2}
+
+
+@pytest.fixture(scope="module")
+def config(tiny):
+    return tiny(**FIELDS)
+
+
+@pytest.fixture(scope="module")
+def done(config, tmp_path_factory):
+    result = train_stages(config, tmp_path_factory.mktemp("stages") / "run")
+    assert result.finished
+    return result
+
+
+def leaves(run, *parts, name="params"):
+    tree = run.variables[name]
+    for part in parts:
+        tree = tree[part]
+    return jax.tree.leaves(tree)
+
+
+def equal(a, b):
+    return all(np.array_equal(x, y) for x, y in zip(a, b, strict=True))
+
+
+def test_each_stage_is_an_ordinary_run(config):
+    universal, specific, joint = (stage_config(config, index) for index in range(3))
+    assert not universal.model.u2s.enabled
+    assert (universal.finetune.weights, universal.train.num_epochs) == ("", 2.0)
+    assert (specific.finetune.weights, specific.finetune.trainable) == ("{run}/universal", ("u2s",))
+    assert specific.model.u2s.similarity == "{run}/similarity/similarity.npz"
+    assert (joint.finetune.weights, joint.finetune.trainable) == ("{run}/specific", ())
+    assert joint.optimizer.learning_rate == pytest.approx(0.1 * config.optimizer.learning_rate)
+    assert all(each.train.stages == () for each in (universal, specific, joint))
+    simple = dataclasses.replace(config, model=dataclasses.replace(
+        config.model, u2s=dataclasses.replace(config.model.u2s, variant="simple")))  # fmt: skip
+    assert stage_config(simple, 1).model.u2s.similarity == ""
+
+
+def test_the_newest_stage_is_the_run(done):
+    run = load_run(done.workdir)
+    assert (run.step, run.config.model.u2s.enabled) == (2, True)
+    assert equal(leaves(run), leaves(load_run(done.workdir / "joint")))
+    assert stage_folders.newest_stage(done.workdir).name == "joint"
+    assert json.loads((done.workdir / "stages.json").read_text())["stages"] == ["universal", "specific", "joint"]
+
+
+def test_what_is_frozen_stays_to_the_last_bit(done):
+    before, after = load_run(done.workdir / "universal"), load_run(done.workdir / "specific")
+    for name in ("params", "batch_stats"):
+        for part in before.variables[name]:
+            assert equal(leaves(before, part, name=name), leaves(after, part, name=name)), (name, part)
+    kept = step_folder.read_record(done.workdir / "specific" / "checkpoints" / "2")["items"]["opt_state"]
+    assert any("u2s" in path for path in kept)
+    assert not any("stage1" in path for path in kept)
+    joint = load_run(done.workdir)
+    assert not equal(leaves(after, "stem"), leaves(joint, "stem"))
+    assert not equal(leaves(after, "u2s", "specific"), leaves(joint, "u2s", "specific"))
+
+
+@pytest.mark.slow
+def test_the_specific_network_begins_as_a_copy(config, done, tmp_path):
+    """Its first step is taken from the universal network's weights, or from its own with start=random."""
+    own = stage_config(config, 1)
+    own = dataclasses.replace(own, optimizer=dataclasses.replace(own.optimizer, learning_rate=1e-12, weight_decay=0.0))
+    shutil.copytree(done.workdir / "universal", tmp_path / "universal")
+    shutil.copytree(done.workdir / "similarity", tmp_path / "similarity")
+    start = load_run(train(own, tmp_path / "specific").workdir)
+    universal = load_run(done.workdir / "universal")
+    for part in ("stage3", "stage4", "head"):
+        for a, b in zip(leaves(start, "u2s", "specific", part), leaves(universal, part), strict=True):
+            np.testing.assert_allclose(a, b, atol=1e-6)
+    u2s = dataclasses.replace(own.model.u2s, start="random")
+    drawn = dataclasses.replace(own, model=dataclasses.replace(own.model, u2s=u2s))
+    other = load_run(train(drawn, tmp_path / "random").workdir)
+    assert not equal(leaves(other, "u2s", "specific", "stage4"), leaves(start, "u2s", "specific", "stage4"))
+
+
+def test_the_network_knows_what_is_confused(done):
+    with np.load(done.workdir / "similarity" / "similarity.npz") as stored:
+        confusing, similarity = stored["confusing"], stored["similarity"]
+        assert stored["positions"].tolist() == [5] * 3  # five clips of each class, of one position in the last stage
+        assert stored["top_n"][-1] == 1
+    np.testing.assert_array_equal(similarity, similarity.T)
+    told = json.loads((done.workdir / "similarity" / "similarity.json").read_text())
+    assert told["mean_confusing"] == pytest.approx(confusing.sum() / 3 - 1)
+    assert (done.workdir / "similarity" / "similarity.png").stat().st_size > 1000
+    for stage in ("specific", "joint"):
+        statistics = load_run(done.workdir / stage).variables["batch_stats"]["u2s"]
+        np.testing.assert_array_equal(statistics["confusing"], confusing)
+
+
+def test_every_loss_is_logged_apart(done):
+    for stage in ("specific", "joint"):
+        line = json.loads((done.workdir / stage / "metrics.jsonl").read_text().splitlines()[0])
+        terms = {name: value for name, value in line.items() if name.startswith("loss/u2s/")}
+        assert set(terms) == {f"loss/u2s/{n}" for n in ("universal", "specific", "mask", "category_regularization")}
+        assert line["loss"] == pytest.approx(sum(terms.values()), rel=1e-6)
+        assert 0 <= terms["loss/u2s/category_regularization"] <= 0.5
+    assert "loss/u2s" not in (done.workdir / "universal" / "metrics.jsonl").read_text()
+
+
+def test_an_evaluation_tells_the_networks_apart(done):
+    found = evaluate_run(done.workdir)
+    assert found.output == done.workdir / "eval"
+    assert len(found.fusions) == 7
+    assert found.fusions[-1]["top1"] == found.metrics["top1"]
+    compared = evaluation.compare_runs(done.workdir, done.workdir / "eval" / "networks" / "universal")
+    assert compared.num_clips == 6
+
+
+def test_an_oracle_is_asked_at_evaluation(done, tmp_path):
+    plain = evaluate_run(done.workdir, tmp_path / "plain").predictions
+    oracle = evaluate_run(done.workdir, tmp_path / "oracle", {"model.u2s.oracle": True}).predictions
+    names = ("u2s/universal/logits", "u2s/specific/logits")
+    np.testing.assert_array_equal(*(each.side[names[0]] for each in (plain, oracle)))
+    wrong = plain.side[names[0]][:, 0].argmax(-1) != plain.labels
+    changed = (plain.side[names[1]] != oracle.side[names[1]]).any(axis=(1, 2))
+    assert not changed[~wrong].any()
+
+
+def test_videos_are_predicted_with_the_same_bits_but_not_by_an_oracle(done, videos, tmp_path):
+    predictions = evaluate_run(done.workdir, tmp_path / "eval").predictions
+    found = list(load_recognizer(done.workdir).predict(videos / "val" / "bend"))
+    np.testing.assert_array_equal([each.logits for each in found], predictions.logits[:2])
+    with pytest.raises(ValueError, match=r"model\.u2s\.oracle must be false for videos without labels"):
+        Recognizer(load_run(done.workdir, {"model.u2s.oracle": True}))
+
+
+def test_a_finished_run_is_not_trained_again(config, done, tmp_path):
+    """And the folder may be moved: stages find each other by it."""
+    shutil.copytree(done.workdir, tmp_path / "moved")
+    before = (tmp_path / "moved" / "similarity" / "similarity.npz").stat().st_mtime_ns
+    again = train_stages(config, tmp_path / "moved")
+    assert again.finished
+    assert (tmp_path / "moved" / "similarity" / "similarity.npz").stat().st_mtime_ns == before
+    assert equal(leaves(load_run(tmp_path / "moved")), leaves(load_run(done.workdir)))
+
+
+@pytest.mark.slow
+def test_a_signal_ends_the_stage_under_way_and_no_other_begins(tiny, tmp_path):
+    class Stopping:
+        """Sends the signal with the first step of the second stage."""
+
+        stage = ""
+
+        def message(self, text):
+            self.stage = text if text.startswith("Stage") else self.stage
+
+        def step(self, step, values):
+            if "specific" in self.stage:
+                signal.raise_signal(signal.SIGTERM)
+
+        def __getattr__(self, name):
+            return lambda *args, **kwargs: lambda *args: None
+
+    stages = (("universal", 0.5, 1.0), ("specific", 3.0, 1.0), ("joint", 0.5, 0.1))
+    config = tiny(**FIELDS | {"train.stages": stages, "train.max_steps": 0})
+    stopped = train_stages(config, tmp_path, progress=Stopping())
+    assert not stopped.finished
+    assert not (tmp_path / "joint").exists()
+    assert load_run(tmp_path).config.finetune.trainable == ("u2s",)
+    assert stopped.step < 6
+    assert train_stages(config, tmp_path).finished
+    assert (tmp_path / "joint" / "checkpoints" / "1").is_dir()
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"train.stages": (("specific", 1.0, 1.0),)}, "some of universal, specific, joint in this order"),
+        ({"train.stages": (("universal", 0.0, 1.0),)}, "of > 0 epochs and a factor > 0"),
+        ({"train.stages": (("first", 1.0, 1.0),)}, "train.stages must be"),
+        ({"model.u2s.enabled": False, "model.u2s.num_confusing": 0.0}, "only be set with model.u2s.enabled=true"),
+        ({"finetune.trainable": ("head",)}, "finetune.trainable must not be set with train.stages"),
+        ({"schedule.warmup_epochs": 1.5}, "warmup_epochs must be <= the epochs of each of train.stages"),
+        ({"model.class_regularization.enabled": True}, "model.u2s.enabled must be false with"),
+        ({"model.u2s.oracle": True, "model.u2s.variant": "simple"}, "model.u2s.oracle must be false unless"),
+        ({"model.u2s.top_accuracy": 0.0}, r"top_accuracy must be in \(0, 1\]"),
+    ],
+)
+def test_impossible_recipes(tiny, fields, message):
+    with pytest.raises(ValueError, match=message):
+        tiny(**FIELDS | fields)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"class_names": np.array(["a", "b", "c"])}, "must be of this run's 3 classes"),
+        ({"confusing": np.zeros((3, 3))}, "at least 0 and 1 on the diagonal"),
+        ({"confusing": np.eye(2)}, r"\[2, 2\]"),
+        ({"confusing": None}, "must be an npz with 'confusing'"),
+    ],
+)
+def test_a_similarity_that_does_not_fit(tiny, tmp_path, arrays, message):
+    whole = {"confusing": np.eye(3), "class_names": np.array(["bend", "clap", "wave"]), **arrays}
+    np.savez(tmp_path / "own.npz", **{name: array for name, array in whole.items() if array is not None})
+    own = tiny(**{"model.u2s.enabled": True, "model.u2s.similarity": str(tmp_path / "own.npz")})
+    with pytest.raises(ValueError, match=message):
+        train(own, tmp_path / "run")
