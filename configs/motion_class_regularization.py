@@ -10,7 +10,7 @@ The argument is the network: one of an r3d's kind is trained as `configs/motion.
     jaxvid eval --checkpoint=runs/motion-plain
     jaxvid compare runs/motion-cr runs/motion-plain
 
-What each stage takes a clip for is in runs/motion-cr/eval/stage_guesses.txt.
+Not yet seen. What each stage takes a clip for is in runs/motion-cr/eval/stage_guesses.txt.
 """
 
 import pathlib
