@@ -73,7 +73,11 @@ def test_expansion_4(name, params, gmacs):
 
 
 @pytest.mark.parametrize(
-    ("name", "params", "gmacs"), [("resnext3d_50", 26_685_264, 29.578), ("resnext3d_101", 48_340_816, 38.040)]
+    ("name", "params", "gmacs"),
+    [
+        ("resnext3d_50", 26_685_264, 29.578),
+        pytest.param("resnext3d_101", 48_340_816, 38.040, marks=pytest.mark.slow),
+    ],
 )
 def test_resnext(name, params, gmacs):
     model = models.build(name, num_classes=400)
