@@ -14,6 +14,7 @@ COMMANDS = [
     ["train"],
     ["eval"],
     ["compare"],
+    ["fuse"],
     ["predict"],
     ["explain"],
     ["models"],
@@ -21,6 +22,7 @@ COMMANDS = [
     ["data", "make"],
     ["data", "check"],
     ["data", "browse"],
+    ["data", "flow"],
     ["bench"],
     ["doctor"],
 ]

@@ -244,6 +244,56 @@ def test_data_check_ends_with_status_1_where_a_video_is_broken(videos, capsys, t
     assert "1 broken videos:" in capsys.readouterr().out
 
 
+def test_data_flow_makes_goes_on_and_says_what_next(videos, capsys, tmp_path):
+    words = [
+        "data",
+        "flow",
+        SMOKE,
+        *data(videos),
+        f"--output={tmp_path / 'flow'}",
+        "--num_workers=0",
+        "--short_side=16",
+    ]
+    assert cli.main([*words, "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert (report["num_videos"], report["num_made"], report["broken"]) == (12, 12, [])
+    assert cli.main(words) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "12 videos: flow of 0 made, of 12 there already, of 0 impossible",
+        f"flow: {tmp_path / 'flow'}",
+        f"next: jaxvid train with --config.data.root={tmp_path / 'flow'} --config.data.modality=flow",
+    ]
+    assert cli.main([*words, "--bound=5"]) == 1
+    assert "which was made with bound=20.0, and bound=5.0 now." in capsys.readouterr().err
+    check = ["data", "check", SMOKE, *data(tmp_path / "flow"), "--num_workers=0", "--json"]
+    assert cli.main(check) == 1
+    assert "data.modality must be 'flow' where data.root is a folder that" in capsys.readouterr().err
+    assert cli.main([*check, "--config.data.modality=flow"]) == 0
+    assert [split["num_videos"] for split in json.loads(capsys.readouterr().out)["splits"]] == [8, 4]
+    assert cli.main([*words, "--config.data.modality=flow"]) == 2
+    assert "data.modality must be 'rgb' with 'jaxvid data flow'" in capsys.readouterr().err
+
+
+def test_data_flow_ends_with_status_1_where_a_video_is_broken(videos, capsys, tmp_path):
+    shutil.copytree(videos, tmp_path / "videos")
+    (tmp_path / "videos" / "wave" / "5.mp4").write_bytes(b"no video")
+    words = ["data", "flow", SMOKE, *data(tmp_path / "videos"), f"--output={tmp_path / 'flow'}", "--num_workers=0"]
+    assert cli.main([*words, "--short_side=16"]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "12 videos: flow of 11 made, of 0 there already, of 1 impossible:"
+    assert "wave/5.mp4" in lines[1]
+    assert json.loads((tmp_path / "flow" / "quarantine.jsonl").read_text())["path"].endswith("wave/5.mp4")
+    assert (tmp_path / "flow" / "wave" / "5.mp4").read_bytes() == b""
+
+
+def test_data_flow_refuses_images(capsys, tmp_path):
+    words = ["data", "flow", f"--config={CONFIGS / 'digits.py'}", f"--config.data.root={tmp_path / 'digits'}"]
+    assert cli.main([*words, f"--output={tmp_path / 'flow'}"]) == 1
+    error = capsys.readouterr().err
+    assert "train/0/0000.png: an image has no flow." in error
+    assert not (tmp_path / "flow").exists()
+
+
 def test_data_browse_draws_the_rows_that_were_asked_for(videos, capsys, tmp_path):
     heights = []
     for rows in (1, 3):

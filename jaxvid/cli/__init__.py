@@ -1,4 +1,4 @@
-"""The command line: ``jaxvid train | eval | compare | predict | explain | convert | models | data | bench | …``."""
+"""The command line: ``jaxvid train | eval | compare | fuse | predict | explain | convert | models | data | …``."""
 
 from __future__ import annotations
 

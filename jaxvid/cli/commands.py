@@ -55,7 +55,7 @@ def evaluate(options: argparse.Namespace, overrides: dict[str, str]) -> int:
         done = evaluate_run(options.checkpoint, options.output, overrides, best=options.best, progress=progress)
     print(done.table)
     if done.fusions:
-        print(evaluation.format_fusions(done.fusions))
+        print(evaluation.format_networks(done.fusions))
     if guesses := done.guess_table:
         print(guesses)
     print(_table(done.metrics, title=f"{done.run.config.model.name}, step {done.run.step}"))
@@ -76,6 +76,36 @@ def compare(options: argparse.Namespace, overrides: dict[str, str]) -> int:
         if not options.json:
             print(f"results: {folder}")
     return 0
+
+
+def fuse(options: argparse.Namespace, overrides: dict[str, str]) -> int:
+    """Says what several evaluated runs are worth together."""
+    from jaxvid import evaluation
+    from jaxvid.train.output import make_output_folder
+
+    if len(options.words) < 2:
+        raise UsageError(f"jaxvid fuse must be given at least 2 runs, received {options.words[0]!r} only.")
+    # An option that was not given is the function's own default.
+    chosen = {name: value for name in ("num_folds", "step", "seed") if (value := getattr(options, name)) is not None}
+    if options.weights is not None:
+        if chosen:
+            raise UsageError(f"--{next(iter(chosen))} belongs to the search of weights, received it with --weights.")
+        chosen["weights"] = _numbers("--weights", options.weights)
+    found = evaluation.fuse_runs(options.words, **chosen)
+    folder = None if options.output is None else make_output_folder("--output", options.output)
+    print(evaluation.fusion_json(found) if options.json else evaluation.format_fusion(found))
+    if folder is not None:
+        evaluation.write_fusion(folder, found)
+        if not options.json:
+            print(f"results: {folder}")
+    return 0
+
+
+def _numbers(option: str, text: str) -> list[float]:
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError as error:
+        raise UsageError(f"{option} must be numbers, as 0.6,0.4, received {option}={text}.") from error
 
 
 def predict(options: argparse.Namespace, overrides: dict[str, str]) -> int:
@@ -242,56 +272,6 @@ def _print_costs(options: argparse.Namespace) -> int:
             rows = cost_table.to_markdown(lines) if options.markdown else cost_table.to_text(lines)
         for row in rows:
             print(row, flush=True)
-    return 0
-
-
-def make_data(options: argparse.Namespace, overrides: dict[str, str]) -> int:
-    """Makes an embedded data set."""
-    from jaxvid.data.datasets import digits, motion
-    from jaxvid.progress import RichProgress
-
-    if options.name == "digits":
-        if options.tfds or options.num_workers is not None:
-            raise UsageError("--tfds and --num_workers belong to the sets of videos, received them with digits.")
-        print(f"images: {digits.make_digits(options.root)}")
-        return 0
-    with RichProgress() as progress:
-        root = motion.make_motion(
-            options.root, name=options.name, num_workers=options.num_workers, progress=progress.making()
-        )
-        print(f"videos: {root}")
-        if options.tfds:
-            print(f"TFDS: {motion.make_tfds(root, name=options.name)}")
-    return 0
-
-
-def check_data(options: argparse.Namespace, overrides: dict[str, str]) -> int:
-    """Decodes every video; status 1 where one is broken."""
-    from jaxvid import config as config_lib
-    from jaxvid.data import check
-    from jaxvid.progress import RichProgress
-    from jaxvid.train import assemble
-
-    config = config_lib.load(options.config, overrides)
-    splits = dict.fromkeys((config.data.train_split, config.data.eval_split))
-    datasets = [assemble.open_dataset(config, split) for split in splits]
-    with RichProgress() as progress:
-        report = check.check_dataset(datasets, num_workers=options.num_workers, progress=progress.checking())
-    print(json.dumps(report.to_json(), indent=2) if options.json else report.to_text())
-    return 1 if report.broken else 0
-
-
-def browse_data(options: argparse.Namespace, overrides: dict[str, str]) -> int:
-    """Draws clips."""
-    from jaxvid import config as config_lib
-    from jaxvid.data import browse
-    from jaxvid.train import assemble
-
-    config = config_lib.load(options.config, overrides)
-    dataset = assemble.open_dataset(config, config.data.train_split)
-    clips = assemble.train_clips(config, dataset.class_names)
-    browse.contact_sheet(dataset, clips, Path(options.output), rows=options.rows, seed=options.seed)
-    print(f"picture: {options.output}")
     return 0
 
 

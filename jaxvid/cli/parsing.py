@@ -7,7 +7,7 @@ import difflib
 from typing import Any, NoReturn
 
 import jaxvid
-from jaxvid.cli import commands
+from jaxvid.cli import commands, data_commands
 from jaxvid.cli.usage import UsageError
 
 _EXAMPLES = {
@@ -31,6 +31,14 @@ _EXAMPLES = {
   jaxvid compare runs/with runs/without
   jaxvid compare runs/with runs/without --json > compared.json
   jaxvid compare runs/motion runs/motion/eval-shuffled --output=runs/motion/compare
+""",
+    "fuse": """examples:
+  jaxvid fuse runs/rgb runs/flow
+  jaxvid fuse runs/rgb runs/flow --output=runs/two-streams && jaxvid compare runs/two-streams runs/rgb
+  jaxvid fuse runs/rgb runs/flow runs/big --weights=1,1.5,1 --json
+
+Scores (softmax, averaged over views) are averaged with weights. Those are searched on one part of the clips and tried
+on the other, fold by fold, so that no clip's label decides on its own weights.
 """,
     "predict": """examples:
   jaxvid predict runs/motion clip.mp4
@@ -62,6 +70,7 @@ _EXAMPLES = {
   jaxvid data make motion --root=data/motion
   jaxvid data check --config=configs/folder.py --config.data.root=videos
   jaxvid data browse --config=configs/motion.py --output=clips.png
+  jaxvid data flow --config=configs/motion.py --output=data/motion-flow
 """,
     "data make": """examples:
   jaxvid data make motion --root=data/motion
@@ -72,6 +81,14 @@ _EXAMPLES = {
     "data check": """examples:
   jaxvid data check --config=configs/motion.py
   jaxvid data check --config=configs/folder.py --config.data.root=videos --json
+""",
+    "data flow": """examples:
+  jaxvid data flow --config=configs/folder.py --config.data.root=videos --output=flow
+  jaxvid data flow --config=configs/motion.py --output=data/motion-flow
+  jaxvid data flow --config=configs/ut_interaction.py --output=flow --short_side=128 --num_workers=2
+
+The flow (TV-L1) of each video is stored as a video of the same name, length and times: u, v and the magnitude as
+128 + 127 * pixels / bound. An interrupted run goes on. Train with --config.data.root=DIR --config.data.modality=flow.
 """,
     "data browse": """examples:
   jaxvid data browse --config=configs/motion.py --output=clips.png
@@ -175,6 +192,18 @@ def _build_parser() -> argparse.ArgumentParser:
     compare.add_argument("--json", action="store_true", help="the report as JSON")
     compare.add_argument("--output", metavar="DIR", help="also write compare.json, and compare.png of the classes")
 
+    fuse = _command(subparsers, "fuse", "What are several runs worth together? Weighs their scores.", run=commands.fuse)
+    fuse.usage = "jaxvid fuse RUN_A RUN_B [RUN ...] [options]"
+    fuse.add_argument("words", nargs="+", metavar="RUN", help="evaluated runs, or folders of evaluations' results")
+    fuse.add_argument("--weights", metavar="A,B,...", help="these weights; nothing is searched")
+    fuse.add_argument("--num_folds", type=int, metavar="N", help="of the clips, for the search (default: 5)")
+    fuse.add_argument("--step", type=float, metavar="S", help="of the weights that are tried (default: 0.05)")
+    fuse.add_argument("--seed", type=int, metavar="N", help="of the folds (default: 0)")
+    fuse.add_argument("--json", action="store_true", help="the report as JSON")
+    fuse.add_argument(
+        "--output", metavar="DIR", help="also write fuse.json, fuse.png and the results as of an evaluation"
+    )
+
     predict = _command(subparsers, "predict", "Say what is seen in videos.", run=commands.predict, takes_overrides=True)
     predict.usage = "jaxvid predict RUN VIDEO [VIDEO ...] [options]"
     predict.add_argument("words", nargs="+", metavar="RUN VIDEO", help="a run folder; files and folders of videos")
@@ -240,26 +269,52 @@ def _build_parser() -> argparse.ArgumentParser:
     convert.add_argument("--inflate", action="store_true", help="spread the 2-D kernels of an image network over time")
     convert.add_argument("--golden", metavar="FILE.npz", help="video and logits, to compare with")
 
-    data = _command(subparsers, "data", "Make, check or look at videos.")
+    data = _command(subparsers, "data", "Make, check or look at videos, or compute their optical flow.")
     tools = data.add_subparsers(metavar="COMMAND", required=True, parser_class=_Parser)
-    make = _command(tools, "data make", "Make an embedded data set.", run=commands.make_data)
+    make = _command(tools, "data make", "Make an embedded data set.", run=data_commands.make_data)
     make.add_argument("name", choices=["digits", "motion", "motion_fine"], help="which one")
     make.add_argument("--root", metavar="DIR", default="", help="where to (default: the cache folder)")
     make.add_argument("--tfds", action="store_true", help="videos: also as a TFDS data set (ArrayRecord), DIR/tfds")
     make.add_argument("--num_workers", type=int, default=None, metavar="N", help="videos: encoding processes")
     check = _command(
-        tools, "data check", "Decode every video and report.", run=commands.check_data, takes_overrides=True
+        tools, "data check", "Decode every video and report.", run=data_commands.check_data, takes_overrides=True
     )
     _add_config(check)
     check.add_argument("--json", action="store_true", help="the report as JSON")
     check.add_argument("--num_workers", type=int, default=None, metavar="N", help="decoding processes")
     browse = _command(
-        tools, "data browse", "Draw clips as the network sees them.", run=commands.browse_data, takes_overrides=True
+        tools,
+        "data browse",
+        "Draw clips as the network sees them.",
+        run=data_commands.browse_data,
+        takes_overrides=True,
     )
     _add_config(browse)
     browse.add_argument("--output", default="clips.png", metavar="PNG", help="the picture (default: %(default)s)")
     browse.add_argument("--rows", type=int, default=12, metavar="N", help="clips (default: %(default)s)")
     browse.add_argument("--seed", type=int, default=0, metavar="N", help="which clips (default: %(default)s)")
+
+    flow = _command(
+        tools,
+        "data flow",
+        "Compute the optical flow of every video.",
+        run=data_commands.make_flow,
+        takes_overrides=True,
+    )
+    _add_config(flow)
+    flow.add_argument("--output", required=True, metavar="DIR", help="the folder of flow; gone on with where it exists")
+    flow.add_argument(
+        "--bound", type=float, default=20.0, metavar="PIXELS", help="larger displacements are clipped (default: 20)"
+    )
+    flow.add_argument(
+        "--short_side",
+        type=int,
+        default=256,
+        metavar="PIXELS",
+        help="larger frames are shrunk to this shorter side before (default: %(default)s)",
+    )
+    flow.add_argument("--num_workers", type=int, default=None, metavar="N", help="processes (default: one a core)")
+    flow.add_argument("--json", action="store_true", help="the report as JSON")
 
     bench = _command(subparsers, "bench", "Measure; prints JSON lines.", run=commands.measure)
     names = ["decode", "motion", "ops", "pipeline", "plot", "step"]

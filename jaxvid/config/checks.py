@@ -125,6 +125,11 @@ def _check_combinations(config: Config) -> None:
                 f"data.{name} may only be set with data.name {' or '.join(readers)}, "
                 f"received data.{name}={getattr(data, name)!r} with data.name={data.name!r}."
             )
+    if data.modality == "flow" and data.color != "RGB":
+        raise ValueError(
+            f"data.color must be 'RGB' with data.modality='flow', whose channels are no colours, "
+            f"received data.color={data.color!r}."
+        )
     if data.crop_size > data.short_side[0]:
         raise ValueError(
             f"data.crop_size must be <= data.short_side[0], because a crop is cut out of the resized frame, "

@@ -97,6 +97,7 @@ class DataConfig:
     crop_size: int = 64  # training and evaluation crops are square (pixels)
     flip: bool = False  # horizontal flip with probability 1/2
     mirror: tuple[str, ...] = ()  # "left=right" pairs: classes that a horizontal flip exchanges
+    modality: Literal["rgb", "flow"] = "rgb"  # flow: `root` is a folder of `jaxvid data flow`; a flip negates channel u
     color: Literal["RGB", "BGR"] = "RGB"  # order of the channels that the network is given, and of mean and std
     mean: tuple[float, float, float] = (0.45, 0.45, 0.45)  # per channel, of pixels in [0, 1]
     std: tuple[float, float, float] = (0.225, 0.225, 0.225)

@@ -119,6 +119,24 @@ def flip(video: np.ndarray) -> np.ndarray:
     return video[:, :, ::-1]
 
 
+def flip_flow(video: np.ndarray) -> np.ndarray:
+    """Mirrors every frame of optical flow: what went to the right goes to the left, so ``u`` changes its sign too.
+
+    Args:
+      video: ``uint8[T H W 3]`` of :mod:`jaxvid.data.flow`: ``u`` is the first channel, and 128 is 0.
+
+    Returns:
+      ``uint8[T H W 3]``; no view. The value 0, which no flow has, becomes 255, as 1 does.
+
+    >>> flip_flow(np.array([[[[128, 7, 9], [131, 8, 10]]]], np.uint8)).tolist()
+    [[[[125, 8, 10], [128, 7, 9]]]]
+    """
+    mirrored = np.array(flip(video))
+    u = mirrored[..., 0]
+    mirrored[..., 0] = (255 - u) + (u > 0)  # 256 - u, which uint8 does not hold for 0
+    return mirrored
+
+
 def _check(height: int, width: int, crop_size: int) -> None:
     if not 1 <= crop_size <= min(height, width):
         raise ValueError(

@@ -12,12 +12,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from jaxvid.data.augment import crop, eval_corners, flip, random_corner
+from jaxvid.data.augment import crop, eval_corners, flip, flip_flow, random_corner
 from jaxvid.data.decode import VideoReader
 from jaxvid.data.frame_cache import CachedReader, FrameCache
 from jaxvid.data.records import VideoRecord
 from jaxvid.data.sampling import FRAME_ORDERS, SAMPLERS, reorder, test_clips
 
+_FLIPS = {"rgb": flip, "flow": flip_flow}
 _ORDER, _CLIP = 0, 1  # what random numbers are for: the order of an epoch, the choices of one clip
 
 
@@ -33,6 +34,7 @@ class TrainClips:
       crop_size: side of the square crop, pixels; at most ``short_side[0]``.
       flip: mirror half of the clips horizontally.
       mirror: class ``i`` is class ``mirror[i]`` after a flip; ``None``: a flip changes no label.
+      modality: ``"rgb"``, or ``"flow"``, whose direction a flip mirrors too.
 
     Raises:
       ValueError: a value is out of its range or ``mirror`` does not undo itself.
@@ -45,11 +47,14 @@ class TrainClips:
     crop_size: int
     flip: bool = False
     mirror: tuple[int, ...] | None = None
+    modality: str = "rgb"
 
     def __post_init__(self):
         _check(self, "num_frames", "frame_stride", "crop_size")
         if self.sampler not in SAMPLERS:
             raise ValueError(f"sampler must be one of {', '.join(SAMPLERS)}, received sampler={self.sampler!r}.")
+        if self.modality not in _FLIPS:
+            raise ValueError(f"modality must be one of {', '.join(_FLIPS)}, received modality={self.modality!r}.")
         low, high = self.short_side
         if not self.crop_size <= low <= high:
             raise ValueError(
@@ -140,7 +145,7 @@ def load_clip(
     video = crop(video, random_corner(height, width, clips.crop_size, rng), clips.crop_size)
     if not clips.flip or rng.random() < 0.5:
         return video, record.label
-    return flip(video), record.label if clips.mirror is None else clips.mirror[record.label]
+    return _FLIPS[clips.modality](video), record.label if clips.mirror is None else clips.mirror[record.label]
 
 
 def load_views(record: VideoRecord, clips: EvalClips, *, seed: int = 0, cache: FrameCache | None = None) -> np.ndarray:

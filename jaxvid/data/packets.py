@@ -34,6 +34,7 @@ _NO_TIMES = ("avi", "mpeg", "mpegvideo", "h264", "gif", "asf")  # packets carry 
 _HEAD = 64  # packets in which the first frame is looked for; more than any decoder reorders
 _FILLER_BYTES = 8  # MPEG-4: a packet this small repeats a frame, or belongs to a packed one, or gives no frame at all
 _MPEG4 = ("mpeg4", "msmpeg4v1", "msmpeg4v2", "msmpeg4v3", "msmpeg4")
+_STRICT = {"png": {"err_detect": "crccheck+explode"}}
 _VP8_SHOWN = 0x10  # bit of a VP8 frame's first byte (RFC 6386, 9.1); hidden frames are references only
 _VP8_START = b"\x9d\x01\x2a"
 _CHUNK_HEAD = 8  # bytes of the smallest chunk of an AVI
@@ -132,7 +133,8 @@ class PacketReader:
         self.stream = cast(av.VideoStream, video_stream(self._container))  # a file without one is not opened
         self.unit = float(cast(Fraction, self.stream.time_base))  # libav gives every stream of a file one
         codec = self.stream.codec_context
-        codec.options = {"max_pixels": str(MAX_PIXELS)}  # a stream may change its size after its header
+        # A stream may change its size after its header; PNG's checksums are looked at only where that is asked for.
+        codec.options = {"max_pixels": str(MAX_PIXELS), **_STRICT.get(codec.name, {})}
         codec.thread_count = 1  # workers are many; threads inside each would fight for the same cores
         self._passed = 0
         self._promised = self._promise()

@@ -126,11 +126,19 @@ def compare_runs(run_a: str | os.PathLike[str], run_b: str | os.PathLike[str]) -
 
 
 def read_judged(run: str | os.PathLike[str]) -> Judged:
+    """Reads which clips an evaluation got right; see :func:`read_scored`."""
+    return read_scored(run)[0]
+
+
+def read_scored(run: str | os.PathLike[str]) -> tuple[Judged, np.ndarray]:
     """Reads what an evaluation said about each clip.
 
     Args:
       run: a run folder (``RUN/eval/predictions.npz`` is read), the folder of a cross-validation or of the ``--output``
         of an evaluation (``predictions.npz`` in it), or such a file itself.
+
+    Returns:
+      What a comparison needs, and the scores, ``float[n K]``.
 
     Raises:
       ValueError: no such file, more than one, or one that no evaluation wrote.
@@ -150,7 +158,7 @@ def read_judged(run: str | os.PathLike[str]) -> Judged:
             f"({error})."
         ) from error
     correct = decoded & (scores.argmax(axis=1) == labels)
-    return Judged(str(run), tuple(class_names.tolist()), tuple(names.tolist()), labels, decoded, correct)
+    return Judged(str(run), tuple(class_names.tolist()), tuple(names.tolist()), labels, decoded, correct), scores
 
 
 def compare_judged(a: Judged, b: Judged) -> Comparison:
@@ -166,10 +174,7 @@ def compare_judged(a: Judged, b: Judged) -> Comparison:
     Raises:
       ValueError: the runs have other classes or clips, a clip has another class, or was decoded in one run only.
     """
-    class_of_b = _pair_classes(a, b)
-    order = _pair_clips(a, b)
-    _check_labels(a, b, order, class_of_b)
-    _check_decoded(a, b, order)
+    order, _ = pair(a, b)
     right_a, right_b = a.correct, b.correct[order]
     only_a, only_b = int((right_a & ~right_b).sum()), int((right_b & ~right_a).sum())
     n = len(a.labels)
@@ -185,6 +190,22 @@ def compare_judged(a: Judged, b: Judged) -> Comparison:
         needed=clips_needed(only_a, only_b, n, alpha=ALPHA, power=POWER),
         classes=tuple(_classes(a, right_a, right_b)),
     )
+
+
+def pair(a: Judged, b: Judged) -> tuple[np.ndarray, np.ndarray]:
+    """Where one run's clips and classes are in another.
+
+    Returns:
+      ``int[n]``, B's position of each of A's clips, and ``int[K]``, A's class for each of B's.
+
+    Raises:
+      ValueError: the runs have other classes or clips, a clip has another class, or was decoded in one run only.
+    """
+    class_of_b = _pair_classes(a, b)
+    order = _pair_clips(a, b)
+    _check_labels(a, b, order, class_of_b)
+    _check_decoded(a, b, order)
+    return order, class_of_b
 
 
 def _classes(a: Judged, right_a: np.ndarray, right_b: np.ndarray) -> list[dict[str, Any]]:

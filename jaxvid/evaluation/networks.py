@@ -10,9 +10,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from jaxvid.evaluation.files import write_text
+from jaxvid.evaluation.fusion import fused_scores
 from jaxvid.evaluation.metrics import summarize
 from jaxvid.evaluation.predict import Predictions, mean_scores
 from jaxvid.evaluation.report import write_report
@@ -35,7 +34,7 @@ def network_predictions(predictions: Predictions) -> dict[str, Predictions]:
     return dict(sorted(found.items(), reverse=True))  # U2S: universal, specific, mask
 
 
-def fusions(networks: Mapping[str, Predictions], class_names: Sequence[str]) -> list[dict[str, Any]]:
+def network_fusions(networks: Mapping[str, Predictions], class_names: Sequence[str]) -> list[dict[str, Any]]:
     """Every network and every mean of several networks' scores.
 
     Args:
@@ -50,14 +49,14 @@ def fusions(networks: Mapping[str, Predictions], class_names: Sequence[str]) -> 
     for size in range(1, len(networks) + 1):
         for names in itertools.combinations(networks, size):
             parts = [networks[name] for name in names]
-            scores = np.mean([part.scores for part in parts], axis=0, dtype=np.float32)
+            scores = fused_scores([part.scores for part in parts], [1.0] * size)
             metrics = summarize(dataclasses.replace(parts[0], scores=scores), class_names)
             rows.append({"networks": list(names), **{k: v for k, v in metrics.items() if k != "loss"}})
     return rows
 
 
-def format_fusions(rows: Sequence[Mapping[str, Any]]) -> str:
-    """The rows of :func:`fusions` as a table for a terminal."""
+def format_networks(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The rows of :func:`network_fusions` as a table for a terminal."""
     names = [" + ".join(row["networks"]) for row in rows]
     width = max(map(len, [*names, "networks"]))
     columns = [key for key in rows[0] if key.startswith("top")]
@@ -83,7 +82,7 @@ def write_networks(
       clip_names: see :func:`~jaxvid.evaluation.report.write_report`.
 
     Returns:
-      The rows of :func:`fusions`.
+      The rows of :func:`network_fusions`.
     """
     networks = network_predictions(predictions)
     if not networks:
@@ -91,7 +90,7 @@ def write_networks(
     folder = Path(output)
     for name, part in networks.items():
         write_report(folder / "networks" / name, part, summarize(part, class_names), class_names, clip_names=clip_names)
-    rows = fusions(networks, class_names)
+    rows = network_fusions(networks, class_names)
     write_text(folder / "fusions.json", json.dumps(rows, indent=2, allow_nan=False) + "\n")
-    write_text(folder / "fusions.txt", format_fusions(rows) + "\n")
+    write_text(folder / "fusions.txt", format_networks(rows) + "\n")
     return rows

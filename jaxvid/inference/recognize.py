@@ -21,6 +21,7 @@ from jaxvid.data.decode import VideoReader
 from jaxvid.data.pipeline import Batches, eval_batches
 from jaxvid.data.quarantine import Quarantine
 from jaxvid.data.records import BadVideoError, VideoDataset, VideoRecord
+from jaxvid.data.sources.listing import holds_flow
 from jaxvid.data.workers import num_threads
 from jaxvid.inference.recognition import Recognition
 from jaxvid.inference.videos import find_videos
@@ -114,10 +115,24 @@ class Recognizer:
           An iterator over the videos in their order. They are decoded, batch by batch, while it is read.
 
         Raises:
-          FileNotFoundError, ValueError: as :func:`jaxvid.inference.videos.find_videos` says. A video that cannot be
-            decoded raises nothing: its :attr:`Recognition.error` says why.
+          FileNotFoundError, ValueError: as :func:`jaxvid.inference.videos.find_videos` says; or videos are not of the
+            modality that the run was trained on. A video that cannot be decoded raises nothing: its
+            :attr:`Recognition.error` says why.
         """
-        return self._recognitions(find_videos(videos), progress)
+        files = find_videos(videos)
+        self._check_modality(files)
+        return self._recognitions(files, progress)
+
+    def _check_modality(self, files: tuple[str, ...]) -> None:
+        """A network of optical flow would say something about colours too, and nobody would notice."""
+        modality = self.run.config.data.modality
+        for folder, file in {Path(file).absolute().parent: file for file in reversed(files)}.items():
+            received = "flow" if any(map(holds_flow, (folder, *folder.parents))) else "rgb"
+            if received != modality:
+                raise ValueError(
+                    f"videos must be of the modality that the run was trained on, data.modality={modality!r}, received "
+                    f"{file!r}, which is {received!r} ('jaxvid data flow' makes folders of flow)."
+                )
 
     def _recognitions(
         self, files: tuple[str, ...], progress: Callable[[int, int], None] | None

@@ -13,6 +13,7 @@ from jaxvid.config import Config
 from jaxvid.config.schema import ModelConfig
 from jaxvid.data.pipeline import EvalClips, TrainClips
 from jaxvid.data.records import VideoDataset
+from jaxvid.data.sources.listing import holds_flow
 from jaxvid.models.class_regularized import class_regularized
 from jaxvid.models.universal_to_specific import universal_to_specific
 from jaxvid.ops.choices import require_choice
@@ -30,8 +31,9 @@ def open_dataset(config: Config, split: str, progress: Progress | None = None) -
     """One split of the configured data set; an embedded one is made at its first use, with a progress bar.
 
     Raises:
-      ValueError: the data set's name is unknown or the split holds no video.
+      ValueError: the data set's name is unknown, the split holds no video, or the root holds another modality.
     """
+    _check_modality(config)
     options: dict[str, Any] = {"annotations": config.data.annotations, "val_fraction": config.data.val_fraction}
     if config.data.name == "folder":
         options["train_split"] = config.data.train_split
@@ -42,6 +44,24 @@ def open_dataset(config: Config, split: str, progress: Progress | None = None) -
     if not len(dataset):
         raise ValueError(f"split {split!r} of data.name={config.data.name!r} must hold at least 1 video, received 0.")
     return dataset
+
+
+def split_names(config: Config) -> tuple[str, ...]:
+    """The configured splits, those of all folds where there are folds."""
+    both = config.data.train_split, config.data.eval_split
+    filled = [split.replace("{fold}", fold) for fold in config.data.folds for split in both]
+    return tuple(dict.fromkeys(filled or both))
+
+
+def _check_modality(config: Config) -> None:
+    """A network would learn from colours taken for directions without a word."""
+    data = config.data
+    if (data.modality == "flow") != holds_flow(data.root):
+        holds = "optical flow" if holds_flow(data.root) else "none"
+        raise ValueError(
+            f"data.modality must be 'flow' where data.root is a folder that 'jaxvid data flow' made, and only there, "
+            f"received data.modality={data.modality!r} with data.root={data.root!r}, which holds {holds}."
+        )
 
 
 def build_model(config: Config, num_classes: int) -> nn.Module:
@@ -96,6 +116,7 @@ def train_clips(config: Config, class_names: tuple[str, ...]) -> TrainClips:
         crop_size=config.data.crop_size,
         flip=config.data.flip,
         mirror=mirrored_labels(config.data.mirror, class_names),
+        modality=config.data.modality,
     )
 
 

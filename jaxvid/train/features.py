@@ -224,8 +224,8 @@ def _fingerprint(config: Config, block: str, variables: Variables) -> str:
     """16 digits that differ as soon as a kept feature would."""
     without_effect = ("dropout", "remat", "class_regularization")  # the last stands behind what is kept
     model = {name: value for name, value in asdict(config.model).items() if name not in without_effect}
-    fields = ("num_frames", "frame_stride", "sampler", "short_side", "crop_size", "flip", "mirror", "color", "mean",
-              "std")  # fmt: skip
+    fields = ("num_frames", "frame_stride", "sampler", "short_side", "crop_size", "flip", "mirror", "modality", "color",
+              "mean", "std")  # fmt: skip
     data = {name: getattr(config.data, name) for name in fields}
     said = [block, config.finetune.draws, config.train.seed, model, data]
     digest = hashlib.sha256(json.dumps(said, sort_keys=True).encode())

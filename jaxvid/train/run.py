@@ -64,7 +64,7 @@ class Evaluated:
     predictions: evaluation.Predictions
     clip_names: list[str]
     metrics: dict[str, Any]
-    fusions: list[dict[str, Any]]  # of several networks in one, see evaluation.fusions; else empty
+    fusions: list[dict[str, Any]]  # of several networks in one, see evaluation.network_fusions; else empty
 
     @property
     def table(self) -> str:

@@ -56,6 +56,7 @@ def test_ranges(overrides, sentence):
             ("model.class_regularization.scope='all'", "model.class_regularization.enabled=true"),
         ),
         ({"data.folds": ("a", "b")}, ("data.folds", "data.train_split='train'")),
+        ({"data.modality": "flow", "data.color": "BGR"}, ("data.color='BGR'", "data.modality='flow'")),
     ],
 )
 def test_combinations_name_both_fields(overrides, names):

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxvid.data import augment
+from jaxvid.data.flow import quantise
 
 
 def coordinates(height: int, width: int) -> np.ndarray:
@@ -95,3 +96,21 @@ def test_a_crop_outside_the_frame_is_an_error():
 def test_there_are_one_or_three_crops():
     with pytest.raises(ValueError, match="num_crops must be 1 or 3, received num_crops=2"):
         augment.eval_corners(10, 20, 8, 2)
+
+
+def test_a_flip_of_flow_negates_what_goes_to_the_side_and_nothing_else():
+    video = np.random.default_rng(0).integers(1, 256, (2, 3, 5, 3), np.uint8)
+    before = video.copy()
+    flipped = augment.flip_flow(video)
+    assert flipped.dtype == np.uint8
+    np.testing.assert_array_equal(flipped[..., 0], 256 - video[:, :, ::-1, 0].astype(int))
+    np.testing.assert_array_equal(flipped[..., 1:], video[:, :, ::-1, 1:])
+    np.testing.assert_array_equal(augment.flip_flow(flipped), video)
+    np.testing.assert_array_equal(video, before)
+    assert augment.flip_flow(np.array([[[[0, 0, 0], [128, 0, 0]]]], np.uint8))[0, 0, :, 0].tolist() == [128, 255]
+
+
+def test_a_flip_of_flow_is_the_flow_of_the_flipped_video():
+    flow = np.random.default_rng(0).uniform(-25, 25, (2, 4, 6, 2))
+    mirrored = flow[:, :, ::-1] * np.array([-1, 1])
+    np.testing.assert_array_equal(augment.flip_flow(quantise(flow, 20)), quantise(mirrored, 20))

@@ -1,5 +1,7 @@
 """Clips and views of one record, seen through a reader whose pixels tell where they come from."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -89,6 +91,22 @@ def test_without_flip_no_clip_is_mirrored_and_the_rest_stays_as_it_is():
         assert label == 1
         assert video[0, 0, 0, 2] < video[0, 0, 1, 2]
         np.testing.assert_array_equal(np.sort(video, axis=2), np.sort(other, axis=2))
+
+
+def test_a_flip_of_flow_mirrors_its_direction_too():
+    """The reader's first channel is the frame's number, which a flip negates around 128; the others are as ever."""
+    flow = dataclasses.replace(TRAIN, modality="flow")
+    flips = set()
+    for id in range(12):
+        (video, label), (other, same) = (load_clip(record(id), clips, seed=0, epoch=0) for clips in (TRAIN, flow))
+        assert label == same
+        flips.add(flipped := label == 2)
+        np.testing.assert_array_equal(other[..., 1:], video[..., 1:])
+        expected = np.where(video[..., 0] == 0, 255, 256 - video[..., 0].astype(int)) if flipped else video[..., 0]
+        np.testing.assert_array_equal(other[..., 0], expected)
+    assert flips == {True, False}
+    with pytest.raises(ValueError, match="modality must be one of rgb, flow, received modality='depth'"):
+        dataclasses.replace(TRAIN, modality="depth")
 
 
 def test_a_flip_without_a_mirror_keeps_the_label():

@@ -35,24 +35,24 @@ def test_each_by_itself_and_every_mean(predictions):
     assert list(networks) == ["universal", "specific"]
     np.testing.assert_allclose(networks["specific"].scores[:2], [[0.4, 0.5, 0.1], [0.1, 0.8, 0.1]], rtol=1e-5)
     np.testing.assert_array_equal(networks["specific"].scores[2], 0)
-    rows = evaluation.fusions(networks, NAMES)
+    rows = evaluation.network_fusions(networks, NAMES)
     assert [row["networks"] for row in rows] == [["universal"], ["specific"], ["universal", "specific"]]
     assert [row["top1"] for row in rows] == pytest.approx([1 / 3, 1 / 3, 2 / 3])
     assert all(row["num_missing"] == 1 for row in rows)
-    text = evaluation.format_fusions(rows)
+    text = evaluation.format_networks(rows)
     assert "universal + specific   66.67%  100.00%" not in text  # the clip that is missing is wrong in top-3, too
     assert "universal + specific   66.67%   66.67%" in text
 
 
 def test_three_networks_have_seven_fusions(predictions):
     networks = dict.fromkeys(("u", "c", "m"), evaluation.network_predictions(predictions)["universal"])
-    assert len(evaluation.fusions(networks, NAMES)) == 7
+    assert len(evaluation.network_fusions(networks, NAMES)) == 7
 
 
 def test_what_is_written_can_be_compared(predictions, tmp_path):
     rows = evaluation.write_networks(tmp_path, predictions, NAMES, clip_names=["x", "y", "z"])
     assert json.loads((tmp_path / "fusions.json").read_text()) == rows
-    assert (tmp_path / "fusions.txt").read_text() == evaluation.format_fusions(rows) + "\n"
+    assert (tmp_path / "fusions.txt").read_text() == evaluation.format_networks(rows) + "\n"
     found = evaluation.compare_runs(tmp_path / "networks" / "universal", tmp_path / "networks" / "specific")
     assert (found.test.b, found.test.c) == (1, 1)
 

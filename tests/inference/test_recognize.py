@@ -140,3 +140,19 @@ def test_fields_that_may_not_be_given(run, field, value, sentence):
 def test_an_absent_run_is_one_sentence(tmp_path):
     with pytest.raises(FileNotFoundError, match="checkpoint must be a run folder with a saved step"):
         load_recognizer(tmp_path)
+
+
+def test_videos_of_another_modality_are_refused(recognizer, clip, tmp_path):
+    """Before anything is decoded: a network of colours says something about flow too."""
+    flow = tmp_path / "flow" / "val" / "clap" / "0.mp4"
+    flow.parent.mkdir(parents=True)
+    shutil.copy(clip, flow)
+    (tmp_path / "flow" / "flow.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"data.modality='rgb', received '.*/flow/val/clap/0.mp4', which is 'flow'"):
+        recognizer.predict([clip, flow])
+    config = recognizer.run.config
+    of_flow = dataclasses.replace(config, data=dataclasses.replace(config.data, modality="flow"))
+    other = Recognizer(dataclasses.replace(recognizer.run, config=of_flow))
+    with pytest.raises(ValueError, match=r"data.modality='flow', received '.*', which is 'rgb'"):
+        other.predict([clip, flow])
+    assert len(list(other.predict(flow))) == 1

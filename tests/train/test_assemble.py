@@ -1,5 +1,6 @@
 """From config fields to parts."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,26 @@ def test_clips_have_the_fields_of_the_config(tiny):
     evaluated = assemble.eval_clips(config)
     assert isinstance(evaluated, EvalClips)
     assert (evaluated.num_crops, evaluated.short_side, evaluated.crop_size) == (3, 20, 16)
+
+
+def test_the_modality_reaches_the_clips_and_must_be_that_of_the_root(tiny, tmp_path):
+    root = Path(tiny().data.root)
+    flow = tmp_path / "flow"
+    shutil.copytree(root, flow)
+    (flow / "flow.json").write_text("{}")
+    config = tiny(**{"data.modality": "flow", "data.flip": True, "data.root": str(flow)})
+    assert assemble.train_clips(config, ("bend", "clap", "wave")).modality == "flow"
+    assert len(assemble.open_dataset(config, "train")) == len(assemble.open_dataset(tiny(), "train"))
+    for modality, place, holds in (("rgb", flow, "optical flow"), ("flow", root, "none"), ("flow", "", "none")):
+        with pytest.raises(ValueError, match=f"data.modality={modality!r} with .*, which holds {holds}"):
+            assemble.open_dataset(tiny(**{"data.modality": modality, "data.root": str(place)}), "train")
+
+
+def test_the_splits_of_all_folds(tiny):
+    assert assemble.split_names(tiny()) == ("train", "val")
+    assert assemble.split_names(tiny(**{"data.eval_split": "train"})) == ("train",)
+    folds = {"data.folds": ("1", "2"), "data.train_split": "train{fold}", "data.eval_split": "test{fold}"}
+    assert assemble.split_names(tiny(**folds)) == ("train1", "test1", "train2", "test2")
 
 
 def test_an_unknown_class_in_mirror_is_named():

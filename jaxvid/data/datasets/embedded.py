@@ -15,6 +15,7 @@ from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
 
+from jaxvid.data.sources.listing import holds_flow
 from jaxvid.paths import data_dir
 
 log = logging.getLogger(__name__)
@@ -92,6 +93,11 @@ def missing_files(folder: Path, split: str, names: list[str], present: set[str])
 def _check_replaceable(name: str, folder: Path, found: Recipe | None) -> None:
     if folder.exists() and found is None and (not folder.is_dir() or any(folder.iterdir())):
         raise ValueError(f"root must be absent, empty or a data set {name}, received {folder}, which is none of them.")
+    if holds_flow(folder):
+        raise ValueError(
+            f"root must be a data set {name} of videos, received {folder}, the optical flow of one that was made from "
+            f"something else: delete it, and make it again by 'jaxvid data flow'."
+        )
 
 
 @contextlib.contextmanager

@@ -18,7 +18,9 @@ from pathlib import Path
 
 from jaxvid.data.records import DatasetError, VideoDataset, VideoRecord
 from jaxvid.data.sources.listing import (
+    FLOW_RECORD,
     IMAGE_SUFFIXES,
+    QUARANTINE,
     VIDEO_SUFFIXES,
     existing_folder,
     is_image,
@@ -27,6 +29,7 @@ from jaxvid.data.sources.listing import (
 )
 
 _LOG = logging.getLogger(__name__)
+_OWN = (FLOW_RECORD, QUARANTINE)
 
 
 @dataclass(frozen=True)
@@ -165,7 +168,7 @@ def _listed(folder: Path) -> tuple[list[str], list[str]]:
 def _classes(found: _Found, kind: _Kind, problems: list[str]) -> dict[str, list[str]]:
     """The files of each class. What would be lost in silence becomes a problem, the rest is logged."""
     folder, noun = found.folder, kind.noun
-    strays = [str(folder / name) for name in found.beside if not kind.takes(name)]
+    strays = [str(folder / name) for name in found.beside if not kind.takes(name) and name not in _OWN]
     strays += [str(folder / c / name) for c, names in found.files.items() for name in names if not kind.takes(name)]
     problems += [
         f"{folder / name}: {kind.one} must lie in its class's folder, received it beside them"

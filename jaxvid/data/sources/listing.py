@@ -14,6 +14,8 @@ from jaxvid.data.records import DatasetError, VideoDataset, VideoRecord
 
 VIDEO_SUFFIXES = (".avi", ".gif", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm")
 IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
+FLOW_RECORD, QUARANTINE = "flow.json", "quarantine.jsonl"
+"""What lies beside the videos in a folder of optical flow: how it was computed, and of which videos there is none."""
 Missing = Literal["keep", "error"]
 
 _MAX_DEPTH = 3  # folders below the root: SPLIT/CLASS/ID is the deepest known layout
@@ -57,6 +59,11 @@ def is_image(name: str) -> bool:
     (True, False, False)
     """
     return not name.startswith(".") and name.lower().endswith(IMAGE_SUFFIXES)
+
+
+def holds_flow(root: str | os.PathLike) -> bool:
+    """Whether a data set's folder holds optical flow that ``jaxvid data flow`` made, instead of RGB videos."""
+    return bool(os.fspath(root)) and (Path(root).expanduser() / FLOW_RECORD).is_file()
 
 
 def existing_folder(root: str | os.PathLike) -> Path:
