@@ -13,6 +13,7 @@ MIN_CLIPS = 6
 """Of both classes together; fewer have no neighbourhoods."""
 
 _PERPLEXITY = 30.0  # scikit-learn's
+_MAX_EXACT = 1000  # clips
 _COLOURS = ("goldenrod", "tab:purple")  # the paper's
 
 
@@ -82,8 +83,10 @@ def embed(features: np.ndarray, perplexity: float, seed: int) -> np.ndarray:
     from sklearn.manifold import TSNE
 
     start = "pca" if min(features.shape) >= 2 else "random"
-    method = TSNE(2, perplexity=perplexity, init=start, learning_rate="auto", random_state=seed)
-    return method.fit_transform(features.astype(np.float32)).astype(np.float64)
+    # The approximation is of use to many points only, and its threads spin where the cores are busy.
+    method = "exact" if len(features) <= _MAX_EXACT else "barnes_hut"
+    tsne = TSNE(2, perplexity=perplexity, init=start, learning_rate="auto", random_state=seed, method=method)
+    return tsne.fit_transform(features.astype(np.float32)).astype(np.float64)
 
 
 def _check(

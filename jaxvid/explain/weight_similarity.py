@@ -63,7 +63,8 @@ def u2s_weights(
             rounded = matrix[np.ix_(order, order)].round(_DECIMALS).tolist()
             told[run] = {"mean_confused": confused, "mean_others": others, "matrix": rounded}
             lines.append(f"{run}: {classifier}: mean similarity of the weights of {means}")
-        for text in row[-1].legend(fontsize=8).get_texts():
+        row[-1].set_ylim(top=1.1 * row[-1].get_ylim()[1] + 0.2 * len(runs) * row[-1].get_ylim()[1])  # the legend's room
+        for text in row[-1].legend(fontsize=8, loc="upper right").get_texts():
             text.set_parse_math(False)
     return Picture(figure, numbers, tuple(lines))
 

@@ -212,13 +212,17 @@ def _explanation(run: Run, record: VideoRecord, video: np.ndarray, rows: _Rows, 
     }
     maps = rows.maps[n][..., : 1 + len(shown)]
     many = f"mean of {len(averaged)} masks" if len(averaged) > 1 else f"mask of {names[averaged[0]]}"
-    heading = (record.name, ", ".join(_said(numbers)), f"averaged: {', '.join(numbers['averaged'])}")
+    heading = (record.name, ", ".join(_said(numbers)), _averaged(numbers))
     heated = Heated(video, maps, (many, *(names[k] for k in shown)), heading)
     numbers["maps"] = [
         {"name": name, "class": None if row == 0 else names[shown[row - 1]], "min": low, "max": high}
         for row, (name, (low, high)) in enumerate(zip(heated.names, heated.ranges, strict=True))
     ]
     return Explanation(record, heated, numbers)
+
+
+def _averaged(numbers: Mapping[str, Any]) -> str:
+    return f"averaged, as confused with {numbers['confused_with']}: {', '.join(numbers['averaged'])}"
 
 
 def _said(numbers: Mapping[str, Any]) -> list[str]:

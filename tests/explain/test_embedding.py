@@ -54,7 +54,6 @@ def test_what_is_drawn_is_what_is_told(picture, planted):
     picture.figure.savefig(io.BytesIO(), format="png")
 
 
-@pytest.mark.slow
 def test_the_same_seed_gives_the_same_points(picture, planted):
     again = u2s_tsne(*planted, NAMES)
     np.testing.assert_array_equal(points(again, "specific")[0], points(picture, "specific")[0])
