@@ -11,7 +11,7 @@ The first stage is the network by itself, the twin to compare with:
 Seen with seed 0, top-1 on the 382 images of `val`: 98.95 % (universal 98.69, specific 98.43, mask 98.69 by themselves),
 the twin 98.69 %: right on two images and wrong on one where the twin is not, which says nothing (exact p = 1).
 
-The argument is a variant of the paper's table III: `configs/digits_u2s.py:simple` (no_mask, soft, non_local).
+The argument is a variant of the paper's table III: `configs/digits_u2s.py:simple` (soft, no_mask, non_local).
 """
 
 from jaxvid import config as jaxvid_config

@@ -190,9 +190,9 @@ def _check_u2s(config: Config) -> None:
             "model.u2s.enabled must be false with model.class_regularization.enabled=true, received "
             "model.u2s.enabled=True."
         )
-    if u2s.oracle and u2s.variant not in ("full", "soft"):
+    if u2s.oracle and u2s.variant not in ("full", "simple", "soft"):
         raise ValueError(
-            f"model.u2s.oracle must be false unless model.u2s.variant has masks (full, soft), received "
+            f"model.u2s.oracle must be false unless model.u2s.variant has masks (full, simple, soft), received "
             f"model.u2s.oracle=True with model.u2s.variant={u2s.variant!r}."
         )
     if u2s.enabled and config.finetune.draws:

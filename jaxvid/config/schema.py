@@ -45,11 +45,11 @@ class U2SConfig:
     """A second network that looks again at the classes that the network confuses (Zhao et al. 2020)."""
 
     enabled: bool = False
-    variant: Literal["full", "simple", "no_mask", "soft", "non_local"] = "full"  # rows of the paper's table III
+    variant: Literal["full", "simple", "soft", "no_mask", "non_local"] = "full"  # rows a to e of the paper's table III
     oracle: bool = False  # masks of the true class, not of the predicted one: an upper bound, which needs labels
     shared_stages: int = 2  # that both networks share besides the stem
     mask_function: Literal["sigmoid", "identity"] = "sigmoid"  # of the masks, before features are multiplied by them
-    regularization: float = 0.5  # weight of the similarity of confused classes' weights in the loss
+    regularization: float = 0.5  # weight in the loss: similarity of the weights of confused masks
     start: Literal["universal", "random"] = "universal"  # of the specific network: the universal one's weights | drawn
     similarity: str = ""  # the npz of the classes' similarity; "{run}" is the folder of a run with train.stages
     distance: Literal["cosine", "l1"] = "cosine"  # of two classes' sparsity

@@ -22,22 +22,22 @@ if TYPE_CHECKING:
 class Variant(NamedTuple):
     """What a row of the paper's table III leaves out or exchanges."""
 
-    masks: bool = True  # the mask network
-    regularization: bool = True  # of the category-specific network's weights
+    masks: bool = True  # the mask network, and with it the regularisation of its weights
+    alone: bool = False  # of the masks only that of the predicted class
     soft: bool = False  # similarities themselves in place of the binary matrix
     non_local: bool = False  # a non-local block in place of the masks
 
 
 VARIANTS: Mapping[str, Variant] = MappingProxyType(
     {
-        "full": Variant(),
-        "simple": Variant(masks=False, regularization=False),
-        "no_mask": Variant(masks=False),
-        "soft": Variant(soft=True),
-        "non_local": Variant(masks=False, non_local=True),
+        "full": Variant(),  # a)
+        "simple": Variant(alone=True),  # b)
+        "soft": Variant(soft=True),  # c)
+        "no_mask": Variant(masks=False),  # d)
+        "non_local": Variant(masks=False, non_local=True),  # e)
     }
 )
-"""The rows of table III by what they are. Its oracle is a field of its own, since it needs no training."""
+"""The rows of table III by what they are. Its oracle, f), is a field of its own, since it needs no training."""
 
 MASK_FUNCTIONS: Mapping[str, Callable[[jax.Array], jax.Array]] = MappingProxyType(
     {"sigmoid": nn.sigmoid, "identity": lambda mask: mask}
@@ -60,13 +60,14 @@ class UniversalToSpecific(nn.Module):
     :mod:`jaxvid.evaluation.class_similarity` and :mod:`jaxvid.train.stages`.
 
     The logits are the logarithm of the mean of the networks' softmax. Each network's own are sown as
-    ``u2s/universal/logits``, ``u2s/specific/logits`` and ``u2s/mask/logits`` into the collection ``side``; the
-    similarity of confused classes' weights, times ``regularization``, as ``u2s/category_regularization`` into
-    ``losses``; the masks as ``u2s/all`` ``[N T H W K]`` and ``u2s/selected`` ``[N T H W 1]`` into ``masks``.
+    ``u2s/universal/logits``, ``u2s/specific/logits`` and ``u2s/mask/logits`` (the paper's bridge prediction) into the
+    collection ``side``; the similarity of the weights that make the masks of confused classes (equation 5), times
+    ``regularization``, as ``u2s/category_regularization`` into ``losses``; the masks as ``u2s/all`` ``[N T H W K]`` and
+    ``u2s/selected`` ``[N T H W 1]`` into ``masks``.
 
     Note:
-      The paper has no code and leaves open what the similarity measures, how a mask is applied and which weights are
-      regularised; the choices are ours (decisions 63 and following).
+      The paper has no code and leaves open which distance the similarities are made of, how a mask is applied and how
+      the specific network begins; the choices are ours (decisions 65 and 66).
 
     Attributes:
       network: has ``stem``, ``stage1``, ``stage2``, … and ``head/classifier``, and one array behind its last stage.
@@ -135,7 +136,7 @@ class _Rethinking(nn.Module):
             self.mask = nn.Dense(num_classes, kernel_init=nn.initializers.normal(0.01))
         if row.non_local:
             self.non_local = NonLocalBlock(dtype=cast(Any, self.specific).dtype)
-        if row.masks or row.regularization:
+        if row.masks:
             self.confusing = self.variable("batch_stats", "confusing", jnp.eye, num_classes)
 
     def __call__(
@@ -155,7 +156,8 @@ class _Rethinking(nn.Module):
 
         if row.masks:
             masks = self.mask(features.astype(jnp.float32))
-            mask = masks_of_confusing_classes(masks, self.confusing.value, chosen)
+            confusing = self.confusing.value
+            mask = masks_of_confusing_classes(masks, jnp.eye(len(confusing)) if row.alone else confusing, chosen)
             if not self.is_initializing():
                 self.sow("masks", "all", masks, **_KEEP_LAST)
                 self.sow("masks", "selected", mask, **_KEEP_LAST)
@@ -178,8 +180,8 @@ class _Rethinking(nn.Module):
         """Keeps every network's logits, and the similarity of what should differ."""
         for name, values in logits.items():
             self.sow("side", f"{name}/logits", values, **_KEEP_LAST)
-        if VARIANTS[self.variant].regularization:
-            kernel = self.specific.get_variable("params", "head")["classifier"]["kernel"]
+        if VARIANTS[self.variant].masks:
+            kernel = self.mask.get_variable("params", "kernel")
             similarity = weight_similarity(kernel, self.confusing.value)
             self.sow("losses", "category_regularization", regularization * similarity, **_KEEP_LAST)
 

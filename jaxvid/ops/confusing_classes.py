@@ -35,15 +35,15 @@ def masks_of_confusing_classes(
 
 
 def weight_similarity(kernel: Float[Array, "C K"], confusing: Float[Array, "K K"]) -> Float[Array, ""]:
-    r"""The mean similarity of the classifier's weights of two different classes that are confused.
+    r"""The mean similarity of the weights that make the masks of two different classes that are confused.
 
     .. math:: \frac{1}{N_{pos}} \sum_{i \neq j} C_{ij} s(w_i, w_j), \quad s(a, b) = (1 + \cos(a, b)) / 2
 
-    with ``N_pos`` the sum of ``C`` off its diagonal: the paper's category regularisation without its weight. The cosine
-    is mapped to [0, 1] as the paper's similarities are.
+    with ``N_pos`` the sum of ``C`` off its diagonal: the category regularisation (equations 4 to 6) without its weight.
+    The cosine is mapped to [0, 1] as the paper's similarities are.
 
     Args:
-      kernel: of the classifier, a column for each class.
+      kernel: of the mask network's point-wise convolution, a column for each class.
       confusing: ``C``, see :func:`masks_of_confusing_classes`.
 
     Returns:

@@ -42,7 +42,7 @@ def stage_config(config: Config, index: int) -> Config:
     if name == "universal":
         u2s = U2SConfig()
     elif name == "specific":
-        needs = VARIANTS[u2s.variant].masks or VARIANTS[u2s.variant].regularization
+        needs = VARIANTS[u2s.variant].masks
         u2s = dataclasses.replace(u2s, similarity=u2s.similarity or f"{{run}}/{SIMILARITY}/similarity.npz" * needs)
         finetune = dataclasses.replace(finetune, weights="{run}/universal", trainable=("u2s",))
     else:

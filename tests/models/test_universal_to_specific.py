@@ -1,6 +1,7 @@
 """U2S around whole networks."""
 
 import flax.linen as nn
+import flax.traverse_util
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from jaxvid import models
 from jaxvid.models import cost
 from jaxvid.models.universal_to_specific import VARIANTS, universal_to_specific
+from jaxvid.ops.confusing_classes import weight_similarity
 
 K = 5
 VIDEO = jax.random.normal(jax.random.key(0), (3, 4, 32, 32, 3))
@@ -113,15 +115,47 @@ def test_the_variants_have_their_parts(network):
     alone = {"specific"}
     assert parts == {
         "full": alone | {"mask"},
+        "simple": alone | {"mask"},
         "soft": alone | {"mask"},
-        "simple": alone,
         "no_mask": alone,
         "non_local": alone | {"non_local"},
     }
-    assert {name for name, tree in shapes.items() if "confusing" not in tree["batch_stats"]["u2s"]} == {"simple"}
+    assert {name for name, tree in shapes.items() if "confusing" not in tree["batch_stats"]["u2s"]} == {
+        "no_mask",
+        "non_local",
+    }
 
 
-@pytest.mark.parametrize("variant", ["simple", "no_mask", "non_local"])
+def test_the_simple_one_has_the_mask_of_the_predicted_class_alone(network, full, jit):
+    """And what regularises the masks of the confused ones stays."""
+    _, variables, _, sown = full
+    simple = universal_to_specific(network, variant="simple")
+    found = jit(lambda v: simple.apply(v, VIDEO, mutable=["side", "losses", "masks"])[1])(variables)
+    chosen = np.argmax(sown["side"]["u2s"]["universal/logits"], axis=-1)
+    own = np.stack([m[..., c] for m, c in zip(found["masks"]["u2s"]["all"], chosen, strict=True)])
+    np.testing.assert_allclose(found["masks"]["u2s"]["selected"][..., 0], own, rtol=1e-5, atol=1e-6)
+    term = sown["losses"]["u2s"]["category_regularization"]
+    assert float(found["losses"]["u2s"]["category_regularization"]) == pytest.approx(float(term))
+
+
+def test_the_regularised_weights_are_those_of_the_masks(full, jit):
+    """Equation 4: the columns of the point-wise convolution; nothing else has a gradient."""
+    model, variables, _, _sown = full
+
+    def term(params):
+        _, found = model.apply({**variables, "params": params}, VIDEO, mutable=["losses", "side"])
+        return found["losses"]["u2s"]["category_regularization"]
+
+    value, gradients = jit(jax.value_and_grad(term))(variables["params"])
+    kernel = variables["params"]["u2s"]["mask"]["kernel"]
+    expected = weight_similarity(kernel, variables["batch_stats"]["u2s"]["confusing"])
+    assert float(value) == pytest.approx(0.5 * float(expected), rel=1e-5)
+    flat = flax.traverse_util.flatten_dict(gradients, sep="/")
+    moved = {path for path, leaf in flat.items() if np.asarray(leaf).any()}
+    assert moved == {"u2s/mask/kernel"}
+
+
+@pytest.mark.parametrize("variant", ["no_mask", "non_local"])
 def test_without_masks_the_specific_network_is_a_second_one(variant, network, drawn, jit):
     """A non-local block starts as the identity."""
     model = universal_to_specific(network, variant=variant)
@@ -136,7 +170,7 @@ def test_without_masks_the_specific_network_is_a_second_one(variant, network, dr
     side = sown["side"]["u2s"]
     assert set(side) == {"universal/logits", "specific/logits"}
     np.testing.assert_allclose(side["specific/logits"], side["universal/logits"], rtol=1e-5, atol=1e-5)
-    assert ("losses" in sown) == (variant != "simple")
+    assert "losses" not in sown
 
 
 QUICK = ("u2s_resnet_50", "tsm_r50", "resnet2d_18")

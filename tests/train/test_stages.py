@@ -51,9 +51,9 @@ def test_each_stage_is_an_ordinary_run(config):
     assert (joint.finetune.weights, joint.finetune.trainable) == ("{run}/specific", ())
     assert joint.optimizer.learning_rate == pytest.approx(0.1 * config.optimizer.learning_rate)
     assert all(each.train.stages == () for each in (universal, specific, joint))
-    simple = dataclasses.replace(config, model=dataclasses.replace(
-        config.model, u2s=dataclasses.replace(config.model.u2s, variant="simple")))  # fmt: skip
-    assert stage_config(simple, 1).model.u2s.similarity == ""
+    plain = dataclasses.replace(config, model=dataclasses.replace(
+        config.model, u2s=dataclasses.replace(config.model.u2s, variant="no_mask")))  # fmt: skip
+    assert stage_config(plain, 1).model.u2s.similarity == ""
 
 
 def test_the_newest_stage_is_the_run(done):
@@ -195,7 +195,7 @@ def test_a_signal_ends_the_stage_under_way_and_no_other_begins(tiny, tmp_path):
         ({"train.stages": (), "finetune.trainable": ("head",), "finetune.draws": 2}, "draws must be 0 with model.u2s"),
         ({"schedule.warmup_epochs": 1.5}, "warmup_epochs must be <= the epochs of each of train.stages"),
         ({"model.class_regularization.enabled": True}, "model.u2s.enabled must be false with"),
-        ({"model.u2s.oracle": True, "model.u2s.variant": "simple"}, "model.u2s.oracle must be false unless"),
+        ({"model.u2s.oracle": True, "model.u2s.variant": "no_mask"}, "model.u2s.oracle must be false unless"),
         ({"model.u2s.top_accuracy": 0.0}, r"top_accuracy must be in \(0, 1\]"),
     ],
 )
