@@ -4,7 +4,7 @@ import dataclasses
 import shutil
 import threading
 
-import jax.numpy as jnp
+import flax.linen as nn
 import numpy as np
 import pytest
 
@@ -12,7 +12,7 @@ from jaxvid.benchmarks.clips import write_clip
 from jaxvid.data.clips import load_views
 from jaxvid.data.records import VideoRecord
 from jaxvid.inference import Recognizer, load_recognizer
-from jaxvid.train import assemble, evaluate_run
+from jaxvid.train import assemble, evaluate_run, make_apply
 
 MANY_VIEWS = {"eval.num_clips": 2, "eval.num_crops": 3}
 
@@ -56,14 +56,17 @@ def test_neither_order_nor_company_matters(recognizer, videos, clip):
 def test_networks_of_one_and_two_classes(recognizer, clip, K):
     """Here the logits are the mean red and green, and views are those of an evaluation."""
 
-    def apply(variables, video):
-        return video.astype(jnp.float32).mean(axis=(1, 2, 3))[:, :K]
+    class Means(nn.Module):
+        @nn.compact
+        def __call__(self, video, train):
+            return 255 * video.mean(axis=(1, 2, 3))[:, :K]
 
+    apply = make_apply(Means(), mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
     run = dataclasses.replace(recognizer.run, class_names=("red", "green")[:K], apply=apply, variables={})
     (found,) = Recognizer(run).predict(clip)
     pixels = load_views(VideoRecord(0, 0, str(clip), "clip"), assemble.eval_clips(run.config))
     expected = pixels.mean(axis=(0, 1, 2, 3))[:K]
-    np.testing.assert_allclose(found.logits, expected[None], rtol=1e-6)
+    np.testing.assert_allclose(found.logits, expected[None], rtol=1e-5)
     shares = np.exp(expected - expected.max()) / np.exp(expected - expected.max()).sum()
     assert sorted(guess.probability for guess in found.top(5)) == pytest.approx(sorted(shares), rel=1e-4)
 

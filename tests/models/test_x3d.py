@@ -223,6 +223,7 @@ def test_logits_do_not_depend_on_the_formulation(conv, tiny, jit):
     np.testing.assert_allclose(other, direct, rtol=0, atol=1e-4 * direct.std())
 
 
+@pytest.mark.slow
 def test_a_depthwise_formulation_leaves_the_dense_convolutions_alone(tiny, monkeypatch):
     model, variables, video = tiny
     asked = {}

@@ -228,6 +228,7 @@ def test_draws_need_frozen_blocks(tiny):
         tiny(**{"finetune.draws": 2})
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_with_what_is_kept(tiny, tmp_path, monkeypatch):
     """Stopped after 2 of 4 steps, resumed: the weights of an undisturbed run, and nothing is computed twice."""
     fields = {"finetune.trainable": ("stage4", "head"), "finetune.draws": 2, "checkpoint.every_steps": 2}

@@ -141,6 +141,7 @@ def test_with_class_regularization_what_is_frozen_stays_bit_for_bit(tiny, source
     assert any(text.startswith("group ") for text in progress.texts) == bool(trainable)
 
 
+@pytest.mark.slow
 def test_class_regularization_is_added_to_weights_without_it(tiny, source, tmp_path):
     """It alone is trained; all that was there stays as it was, bit for bit; a table says so before the first step."""
     fields = {"finetune.weights": str(source), "finetune.trainable": ("class_regularization",), "train.max_steps": 1}

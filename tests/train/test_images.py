@@ -61,6 +61,7 @@ def tiny(root, **overrides):
     return config_lib.load(f"{CONFIGS / 'folder.py'}:images", fields | overrides)
 
 
+@pytest.mark.slow
 def test_a_folder_of_images_is_learnt_and_evaluated_and_a_damaged_one_is_named(images, tmp_path):
     done = train(tiny(images), tmp_path / "run")
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]

@@ -56,6 +56,7 @@ def test_each_stage_is_an_ordinary_run(config):
     assert stage_config(plain, 1).model.u2s.similarity == ""
 
 
+@pytest.mark.slow
 def test_the_newest_stage_is_the_run(done):
     run = load_run(done.workdir)
     assert (run.step, run.config.model.u2s.enabled) == (2, True)
@@ -64,6 +65,7 @@ def test_the_newest_stage_is_the_run(done):
     assert json.loads((done.workdir / "stages.json").read_text())["stages"] == ["universal", "specific", "joint"]
 
 
+@pytest.mark.slow
 def test_what_is_frozen_stays_to_the_last_bit(done):
     before, after = load_run(done.workdir / "universal"), load_run(done.workdir / "specific")
     for name in ("params", "batch_stats"):
@@ -95,6 +97,7 @@ def test_the_specific_network_begins_as_a_copy(config, done, tmp_path):
     assert not equal(leaves(other, "u2s", "specific", "stage4"), leaves(start, "u2s", "specific", "stage4"))
 
 
+@pytest.mark.slow
 def test_the_network_knows_what_is_confused(done):
     with np.load(done.workdir / "similarity" / "similarity.npz") as stored:
         confusing, similarity = stored["confusing"], stored["similarity"]
@@ -109,6 +112,7 @@ def test_the_network_knows_what_is_confused(done):
         np.testing.assert_array_equal(statistics["confusing"], confusing)
 
 
+@pytest.mark.slow
 def test_every_loss_is_logged_apart(done):
     for stage in ("specific", "joint"):
         line = json.loads((done.workdir / stage / "metrics.jsonl").read_text().splitlines()[0])
@@ -119,6 +123,7 @@ def test_every_loss_is_logged_apart(done):
     assert "loss/u2s" not in (done.workdir / "universal" / "metrics.jsonl").read_text()
 
 
+@pytest.mark.slow
 def test_an_evaluation_tells_the_networks_apart(done):
     found = evaluate_run(done.workdir)
     assert found.output == done.workdir / "eval"
@@ -128,6 +133,7 @@ def test_an_evaluation_tells_the_networks_apart(done):
     assert compared.num_clips == 6
 
 
+@pytest.mark.slow
 def test_an_oracle_is_asked_at_evaluation(done, tmp_path):
     plain = evaluate_run(done.workdir, tmp_path / "plain").predictions
     oracle = evaluate_run(done.workdir, tmp_path / "oracle", {"model.u2s.oracle": True}).predictions
@@ -138,6 +144,7 @@ def test_an_oracle_is_asked_at_evaluation(done, tmp_path):
     assert not changed[~wrong].any()
 
 
+@pytest.mark.slow
 def test_videos_are_predicted_with_the_same_bits_but_not_by_an_oracle(done, videos, tmp_path):
     predictions = evaluate_run(done.workdir, tmp_path / "eval").predictions
     found = list(load_recognizer(done.workdir).predict(videos / "val" / "bend"))
@@ -146,6 +153,7 @@ def test_videos_are_predicted_with_the_same_bits_but_not_by_an_oracle(done, vide
         Recognizer(load_run(done.workdir, {"model.u2s.oracle": True}))
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_not_trained_again(config, done, tmp_path):
     """And the folder may be moved: stages find each other by it."""
     shutil.copytree(done.workdir, tmp_path / "moved")
