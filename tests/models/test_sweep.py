@@ -61,7 +61,8 @@ SLOW = {
     "srtg_fast_r18", "srtg_fast_r50", "srtg_resnet2d_18", "srtg_resnet2d_50", "srtg_resnext2d_50_32x4d",
     "srtg_resnext2d_101_32x8d", "srtg_wide_resnet2d_50_2", "densenet2d_161", "fast_densenet_121",
     "mtnet_s", "mtnet_ref_xs", "srtg_u2s_resnet_50", "mtnet_ref_xs_g8", "i3d", "mfnet", "srtg_x3d_xl",
-    "ip_csn_50", "fast_r18", "srtg_r3d_50", "srtg_r2plus1d_18", "mc3_18_torchvision", "r2plus1d_50_hara", "slowfast_r50_4x16",
+    "ip_csn_50", "fast_r18", "srtg_r3d_50", "srtg_r2plus1d_18", "mc3_18_torchvision", "r2plus1d_50_hara",
+    "slowfast_r50_4x16",
     "tam_r50", "resnext2d_50_32x4d", "x3d_xl",
     "slow_r50_4x16", "srtg_slow_r50_4x16", "mtconv_r3d_50", "srtg_mtconv_r3d_50",
 }  # fmt: skip
