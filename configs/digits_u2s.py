@@ -8,8 +8,8 @@ The first stage is the network by itself, the twin to compare with:
     jaxvid eval --checkpoint=runs/digits-u2s/universal
     jaxvid compare runs/digits-u2s runs/digits-u2s/universal
 
-Seen with seed 0, top-1 on the 382 images of `val`: 98.69 % (universal, specific and mask 98.17 % each by themselves), the
-twin 98.69 %: each is right on two images where the other is not, which says nothing (exact p = 1).
+Seen with seed 0, top-1 on the 382 images of `val`: 98.69 % (universal, specific and mask 98.17 % each by themselves),
+the twin 98.69 %: each is right on two images where the other is not, which says nothing (exact p = 1).
 
 The argument is a variant of the paper's table III: `configs/digits_u2s.py:simple` (soft, no_mask, non_local).
 """
