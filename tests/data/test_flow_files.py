@@ -229,6 +229,7 @@ def test_split_files_are_copied(name, beside, clip, tmp_path):
     same_records([open_dataset(name, str(tmp_path / "flow"), split) for split in ("train", "test")], datasets)
 
 
+@pytest.mark.slow
 def test_motion_is_read_as_motion(tmp_path):
     """The whole way of the embedded set, with its flow drawn up instead of computed: that is tested elsewhere."""
     root = make_motion(tmp_path / "motion", num_train_per_class=1, num_val_per_class=1, num_workers=0)
