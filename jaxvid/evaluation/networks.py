@@ -15,6 +15,7 @@ from jaxvid.evaluation.fusion import fused_scores
 from jaxvid.evaluation.metrics import summarize
 from jaxvid.evaluation.predict import Predictions, mean_scores
 from jaxvid.evaluation.report import write_report
+from jaxvid.evaluation.text import columns
 
 _ENDING = "/logits"
 
@@ -57,13 +58,10 @@ def network_fusions(networks: Mapping[str, Predictions], class_names: Sequence[s
 
 def format_networks(rows: Sequence[Mapping[str, Any]]) -> str:
     """The rows of :func:`network_fusions` as a table for a terminal."""
-    names = [" + ".join(row["networks"]) for row in rows]
-    width = max(map(len, [*names, "networks"]))
-    columns = [key for key in rows[0] if key.startswith("top")]
-    lines = [f"{'networks':<{width}}" + "".join(f"  {key:>7}" for key in columns)]
-    for name, row in zip(names, rows, strict=True):
-        lines.append(f"{name:<{width}}" + "".join(f"  {row[key]:7.2%}" for key in columns))
-    return "\n".join(lines)
+    measures = [key for key in rows[0] if key.startswith("top")]
+    lines = [["networks", *measures]]
+    lines += [[" + ".join(row["networks"]), *(f"{row[key]:7.2%}" for key in measures)] for row in rows]
+    return "\n".join(columns(lines))
 
 
 def write_networks(

@@ -13,7 +13,6 @@ import jax
 import numpy as np
 
 from jaxvid import evaluation
-from jaxvid.data.pipeline import eval_batches
 from jaxvid.data.quarantine import Quarantine
 from jaxvid.data.records import VideoDataset
 from jaxvid.evaluation.class_similarity import average_similarity, class_similarity, order_by_similarity
@@ -146,7 +145,7 @@ def collect_features(asked: Asked, classes: Sequence[str] = ()) -> dict[str, Any
     blocks = {"universal": last, "specific": f"u2s/specific/{last}"}
     apply = OpenNetwork(run.apply).with_outputs(tuple(blocks.values()), ("side",), _pool)
     mesh = sharding.make_mesh(run.config.train.mesh)
-    with _batches(asked, run, dataset, mesh) as batches:
+    with assemble.evaluation_batches(run.config, dataset, mesh, asked.quarantine()) as batches:
         predictions = evaluation.evaluate(
             apply,
             sharding.replicate(run.variables, mesh),
@@ -222,18 +221,6 @@ def _pool(outputs: Mapping[str, Any]) -> dict[str, jax.Array]:
         name: value if name.startswith("side/") else value.astype(np.float32).mean(axis=(1, 2, 3))
         for name, value in outputs.items()
     }
-
-
-def _batches(asked: Asked, run: Run, dataset: VideoDataset, mesh: Any) -> Any:
-    multiple = sharding.batch_multiple(mesh)
-    return eval_batches(
-        dataset,
-        assemble.eval_clips(run.config),
-        batch_size=-(-run.config.eval.batch_size // multiple) * multiple,
-        num_workers=run.config.data.num_workers,
-        quarantine=asked.quarantine(),
-        seed=run.config.train.seed,
-    )
 
 
 def _predictions(asked: Asked, run: Run, dataset: VideoDataset) -> evaluation.Predictions:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import flax.linen as nn
 
 from jaxvid.models import options
+from jaxvid.models.block_outputs import outputs_of_blocks
 from jaxvid.nn.class_regularization import ClassRegularization
 from jaxvid.ops.class_regularization import CLASS_CHOICES, NORMALIZATIONS, SCOPES
 
@@ -71,15 +72,7 @@ class ClassRegularized(nn.Module):
         """Classifies clips, see the network."""
         if not self.is_initializing():
             return self.network(video, train)
-        outputs: dict[str | None, Any] = {}
-
-        def remember(call: Callable[..., Any], args: Any, kwargs: Any, context: Any) -> Any:
-            output = call(*args, **kwargs)
-            if context.method_name == "__call__" and context.module.parent is self.network:
-                outputs[context.module.name] = output
-            return output
-
-        with nn.intercept_methods(remember):
+        with outputs_of_blocks(self.network) as outputs:
             logits = self.network(video, train)
         for stage in self._rates():
             self.regularize(stage, outputs[stage])

@@ -12,7 +12,9 @@ import jax
 import jax.numpy as jnp
 
 from jaxvid.models import options
+from jaxvid.models.block_outputs import outputs_of_blocks
 from jaxvid.nn.non_local import NonLocalBlock
+from jaxvid.nn.sowing import KEEP_LAST
 from jaxvid.ops.confusing_classes import masks_of_confusing_classes, weight_similarity
 
 if TYPE_CHECKING:
@@ -100,7 +102,7 @@ class UniversalToSpecific(nn.Module):
     def __call__(self, video: Float[Array, "N T H W 3"], train: bool = False) -> Float[Array, "N K"]:
         """Classifies clips, see the network."""
         last = f"stage{len(self.stage_sizes)}"
-        with _outputs_of(self.network) as outputs:
+        with outputs_of_blocks(self.network) as outputs:
             universal = self.network(video, train)
         features = outputs[last]
         if not isinstance(features, jax.Array):
@@ -159,8 +161,8 @@ class _Rethinking(nn.Module):
             confusing = self.confusing.value
             mask = masks_of_confusing_classes(masks, jnp.eye(len(confusing)) if row.alone else confusing, chosen)
             if not self.is_initializing():
-                self.sow("masks", "all", masks, **_KEEP_LAST)
-                self.sow("masks", "selected", mask, **_KEEP_LAST)
+                self.sow("masks", "all", masks, **KEEP_LAST)
+                self.sow("masks", "selected", mask, **KEEP_LAST)
             logits["mask"] = jnp.mean(masks, axis=(1, 2, 3))
             factor = MASK_FUNCTIONS[self.mask_function](mask)
 
@@ -179,26 +181,11 @@ class _Rethinking(nn.Module):
     def sow_outputs(self, logits: Mapping[str, jax.Array], regularization: float) -> None:
         """Keeps every network's logits, and the similarity of what should differ."""
         for name, values in logits.items():
-            self.sow("side", f"{name}/logits", values, **_KEEP_LAST)
+            self.sow("side", f"{name}/logits", values, **KEEP_LAST)
         if VARIANTS[self.variant].masks:
             kernel = self.mask.get_variable("params", "kernel")
             similarity = weight_similarity(kernel, self.confusing.value)
-            self.sow("losses", "category_regularization", regularization * similarity, **_KEEP_LAST)
-
-
-@contextlib.contextmanager
-def _outputs_of(network: nn.Module) -> Iterator[dict[str, Any]]:
-    """Within it, what the blocks of a network return, by their names."""
-    outputs: dict[str, Any] = {}
-
-    def remember(call: Callable[..., Any], args: Any, kwargs: Any, context: Any) -> Any:
-        output = call(*args, **kwargs)
-        if context.method_name == "__call__" and context.module.parent is network:
-            outputs[context.module.name] = output
-        return output
-
-    with nn.intercept_methods(remember):
-        yield outputs
+            self.sow("losses", "category_regularization", regularization * similarity, **KEEP_LAST)
 
 
 @contextlib.contextmanager
@@ -254,7 +241,3 @@ def universal_to_specific(
     return UniversalToSpecific(
         network, variant, options.flag("oracle", oracle), shared_stages, mask_function, regularization
     )
-
-
-# The last value instead of Flax's default tuple that grows with every call.
-_KEEP_LAST = MappingProxyType({"init_fn": lambda: jnp.zeros(()), "reduce_fn": lambda _, new: new})

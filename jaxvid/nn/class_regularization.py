@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import flax.linen as nn
@@ -11,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxvid.nn.sowing import KEEP_LAST
 from jaxvid.ops.class_regularization import class_factors, scale_channels
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ class ClassRegularization(nn.Module):
             class_choice=self.class_choice,
         )
         if not self.is_initializing():  # fresh variables are params and batch_stats, nothing else
-            self.sow("side", "class_index", index, **_KEEP_LAST)
+            self.sow("side", "class_index", index, **KEEP_LAST)
         ends = [sum(channels[: i + 1]) for i in range(len(channels))]
         split = jnp.split(factors, ends[:-1], axis=-1)
         return jax.tree.unflatten(structure, map(scale_channels, parts, split))
@@ -106,7 +106,3 @@ class ClassRegularization(nn.Module):
             )
         start = math.log(self.affection_rate / (1 - self.affection_rate))
         return nn.sigmoid(self.param("affection_logit", nn.initializers.constant(start), (), jnp.float32))
-
-
-# The last choice instead of Flax's default tuple that grows with every call.
-_KEEP_LAST = MappingProxyType({"init_fn": lambda: jnp.zeros((), jnp.int32), "reduce_fn": lambda _, new: new})

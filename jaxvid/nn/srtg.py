@@ -29,6 +29,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxvid.nn.sowing import KEEP_LAST
 from jaxvid.ops.choices import require_choice
 from jaxvid.ops.cyclic import GATE_GRADIENTS, cyclic_consistency, gate_product
 from jaxvid.ops.recurrence import NUM_GATES, LayerWeights, recur
@@ -114,7 +115,7 @@ class SRTG(nn.Module):
             return x * h.astype(x.dtype)[:, :, None, None, :]
         is_open = cyclic_consistency(pooled, h)
         if not self.is_initializing():  # fresh variables are params and batch_stats, nothing else
-            self.sow("gates", "open_fraction", jnp.mean(is_open.astype(jnp.float32)), **_KEEP_LAST)
+            self.sow("gates", "open_fraction", jnp.mean(is_open.astype(jnp.float32)), **KEEP_LAST)
         return gate_product(x, h, is_open, gradient=self.gate_gradient)
 
     def _layer(self, k: int, channels: int) -> LayerWeights:
@@ -146,10 +147,6 @@ class SRTG(nn.Module):
             require_choice(name, getattr(self, name), allowed)
         if self.num_layers < 1:
             raise ValueError(f"num_layers must be >= 1, received num_layers={self.num_layers}.")
-
-
-# A scalar instead of Flax's default tuple that grows with every call.
-_KEEP_LAST = MappingProxyType({"init_fn": lambda: jnp.zeros(()), "reduce_fn": lambda _, new: new})
 
 
 def _uniform(bound: float) -> nn.initializers.Initializer:

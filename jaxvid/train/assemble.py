@@ -7,16 +7,19 @@ import json
 from typing import Any
 
 import flax.linen as nn
+import jax
 
 from jaxvid import data, models
 from jaxvid.config import Config
 from jaxvid.config.schema import ModelConfig
-from jaxvid.data.pipeline import EvalClips, TrainClips
+from jaxvid.data.pipeline import Batches, EvalClips, FrameCache, TrainClips, eval_batches
+from jaxvid.data.quarantine import Quarantine
 from jaxvid.data.records import VideoDataset
 from jaxvid.data.sources.listing import holds_flow
 from jaxvid.models.class_regularized import class_regularized
 from jaxvid.models.universal_to_specific import universal_to_specific
 from jaxvid.ops.choices import require_choice
+from jaxvid.train import sharding
 from jaxvid.train.writers import Progress
 
 
@@ -131,6 +134,38 @@ def eval_clips(config: Config) -> EvalClips:
         crop_size=config.eval.crop_size,
         frame_order=config.eval.frame_order,
         sampler=config.data.sampler,
+    )
+
+
+def evaluation_batches(
+    config: Config,
+    dataset: VideoDataset,
+    mesh: jax.sharding.Mesh,
+    quarantine: Quarantine,
+    cache: FrameCache | None = None,
+) -> Batches:
+    """Every video of a split once, with its views, as an evaluation sees them: this host's share of the batches.
+
+    Where ``eval.batch_size`` does not fit the devices, batches are as much larger as it takes: each device has as many
+    rows as padding every batch would give it, and what is left over in the last batch is padding that nobody counts.
+
+    Args:
+      config: of the run.
+      dataset: the split.
+      mesh: the devices.
+      quarantine: told of videos that cannot be decoded.
+      cache: given again, it still has the frames that it kept the last time.
+    """
+    multiple = sharding.batch_multiple(mesh)
+    return eval_batches(
+        dataset,
+        eval_clips(config),
+        batch_size=-(-config.eval.batch_size // multiple) * multiple,
+        num_workers=config.data.num_workers,
+        shard=sharding.host_shard(),
+        quarantine=quarantine,
+        seed=config.train.seed,
+        cache=cache,
     )
 
 

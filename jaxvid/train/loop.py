@@ -23,7 +23,7 @@ import jax
 from jaxvid import config as config_lib
 from jaxvid import evaluation, paths
 from jaxvid.config import Config
-from jaxvid.data.pipeline import FrameCache, eval_batches, train_batches
+from jaxvid.data.pipeline import FrameCache, train_batches
 from jaxvid.data.quarantine import Quarantine
 from jaxvid.data.records import VideoDataset
 from jaxvid.train import assemble, finetune, optim, sharding
@@ -282,22 +282,9 @@ def predict(
 ) -> evaluation.Predictions:
     """Every video of a split once, with its views; bad ones are noted in ``folder/quarantine.jsonl``.
 
-    A cache that is given again finds the frames that it kept the last time.
-
-    Where ``eval.batch_size`` does not fit the devices, batches are as much larger as it takes: each device has as many
-    rows as padding every batch would give it, and what is left over in the last batch is padding that nobody counts.
+    See :func:`jaxvid.train.assemble.evaluation_batches`.
     """
-    multiple = sharding.batch_multiple(mesh)
-    batches = eval_batches(
-        dataset,
-        assemble.eval_clips(config),
-        batch_size=-(-config.eval.batch_size // multiple) * multiple,
-        num_workers=config.data.num_workers,
-        shard=sharding.host_shard(),
-        quarantine=_quarantine(config, folder),
-        seed=config.train.seed,
-        cache=cache,
-    )
+    batches = assemble.evaluation_batches(config, dataset, mesh, _quarantine(config, folder), cache)
     with batches:
         return evaluation.evaluate(
             apply.with_side(),

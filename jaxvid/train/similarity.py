@@ -14,7 +14,6 @@ import numpy as np
 
 from jaxvid import evaluation
 from jaxvid.config.schema import U2SConfig
-from jaxvid.data.pipeline import eval_batches
 from jaxvid.data.quarantine import Quarantine
 from jaxvid.data.records import VideoDataset
 from jaxvid.evaluation import class_similarity
@@ -77,16 +76,8 @@ def class_sparsities(
       ValueError: a block does not exist, returns pathways, or never a zero, so nothing can be said by them.
     """
     mesh = sharding.make_mesh(run.config.train.mesh)
-    multiple, config, K = sharding.batch_multiple(mesh), run.config, len(run.class_names)
-    batches = eval_batches(
-        dataset,
-        assemble.eval_clips(config),
-        batch_size=-(-config.eval.batch_size // multiple) * multiple,
-        num_workers=config.data.num_workers,
-        shard=sharding.host_shard(),
-        quarantine=quarantine,
-        seed=config.train.seed,
-    )
+    K = len(run.class_names)
+    batches = assemble.evaluation_batches(run.config, dataset, mesh, quarantine)
     found: dict[str, Sparsity] = {}
     done = 0
     with batches:
