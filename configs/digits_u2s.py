@@ -14,27 +14,16 @@ the twin 98.69 %: each is right on two images where the other is not, which says
 The argument is a variant of the paper's table III: `configs/digits_u2s.py:simple` (soft, no_mask, non_local).
 """
 
-from jaxvid import config as jaxvid_config
+import pathlib
+import runpy
+
+_TWIN = pathlib.Path(__file__).with_name("digits.py")
 
 
 def get_config(variant: str = "full"):
-    config = jaxvid_config.base()
-    config.model.name = "resnet2d_18"
-    config.model.width = 16
+    config = runpy.run_path(str(_TWIN))["get_config"]()
     config.model.u2s.enabled = True
     config.model.u2s.variant = variant
     config.model.u2s.top_accuracy = 0.99  # nine in ten, as the paper has it for HMDB51, are right at once here
-    config.data.name = "digits"
-    config.data.num_frames = 1
-    config.data.short_side = (36, 36)
-    config.data.crop_size = 32
-    config.data.cache_gib = 0.02
-    config.optimizer.name = "adamw"
-    config.optimizer.learning_rate = 2e-3
-    config.optimizer.weight_decay = 0.05
-    config.schedule.warmup_epochs = 1.0
-    config.train.stages = (("universal", 20.0, 1.0), ("specific", 10.0, 1.0), ("joint", 5.0, 0.1))
-    config.train.batch_size = 32
-    config.eval.short_side = 36
-    config.eval.crop_size = 32
+    config.train.stages = (("universal", config.train.num_epochs, 1.0), ("specific", 10.0, 1.0), ("joint", 5.0, 0.1))
     return config

@@ -10,26 +10,13 @@ epoch of training top-1 was 73.8 %.
 The argument chooses another network, trained in just the same way: `configs/motion_fine.py:srtg_r3d_18`.
 """
 
-from jaxvid import config as jaxvid_config
+import pathlib
+import runpy
+
+_MOTION = pathlib.Path(__file__).with_name("motion.py")
 
 
 def get_config(model: str = "r3d_18"):
-    config = jaxvid_config.base()
-    config.model.name = model
-    config.model.width = 16
-    if model.startswith("srtg_"):
-        config.model.srtg.cell = "gru"  # as configs/motion.py
+    config = runpy.run_path(str(_MOTION))["get_config"](model)
     config.data.name = "motion_fine"
-    config.data.short_side = (45, 45)
-    config.data.crop_size = 40
-    config.data.cache_gib = 0.25  # both splits take 0.16
-    config.optimizer.name = "adamw"
-    config.optimizer.learning_rate = 1e-3
-    config.optimizer.weight_decay = 0.01
-    config.schedule.warmup_epochs = 1.0
-    config.train.num_epochs = 22.0
-    config.train.batch_size = 16
-    config.train.cpu_devices = 2
-    config.eval.short_side = 45
-    config.eval.crop_size = 40
     return config

@@ -16,27 +16,16 @@ chooses the network and a variant of the paper's table III (Zhao et al. 2020): `
 `configs/motion_u2s.py:r3d_18,no_mask` (simple, soft, non_local).
 """
 
-from jaxvid import config as jaxvid_config
+import pathlib
+import runpy
+
+_TWIN = pathlib.Path(__file__).with_name("motion_fine.py")
 
 
 def get_config(options: str = "r3d_18"):
     network, _, variant = options.partition(",")
-    config = jaxvid_config.base()
-    config.model.name = network
-    config.model.width = 16
+    config = runpy.run_path(str(_TWIN))["get_config"](network)
     config.model.u2s.enabled = True
     config.model.u2s.variant = variant or "full"
-    config.data.name = "motion_fine"
-    config.data.short_side = (45, 45)
-    config.data.crop_size = 40
-    config.data.cache_gib = 0.25  # both splits take 0.16
-    config.optimizer.name = "adamw"
-    config.optimizer.learning_rate = 1e-3
-    config.optimizer.weight_decay = 0.01
-    config.schedule.warmup_epochs = 1.0
-    config.train.stages = (("universal", 22.0, 1.0), ("specific", 8.0, 1.0), ("joint", 4.0, 0.1))
-    config.train.batch_size = 16
-    config.train.cpu_devices = 2
-    config.eval.short_side = 45
-    config.eval.crop_size = 40
+    config.train.stages = (("universal", config.train.num_epochs, 1.0), ("specific", 8.0, 1.0), ("joint", 4.0, 0.1))
     return config

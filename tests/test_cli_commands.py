@@ -16,7 +16,7 @@ from jaxvid import benchmarks, cli, doctor
 from jaxvid.benchmarks import cost_table
 from jaxvid.benchmarks.clips import write_clip
 from jaxvid.data.datasets import motion
-from jaxvid.train import folds, loop
+from jaxvid.train import TrainResult, folds, stages
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 SMOKE = f"--config={CONFIGS / 'folder.py'}:smoke"
@@ -61,8 +61,8 @@ def test_train_prints_epochs_a_table_and_what_to_do_next(trained):
 
 
 def test_a_stopped_run_is_not_offered_for_evaluation(monkeypatch, capsys, tmp_path):
-    stopped = loop.TrainResult(tmp_path, 3, {}, finished=False)
-    monkeypatch.setattr(loop, "train", lambda config, workdir, progress: stopped)
+    stopped = TrainResult(tmp_path, 3, {}, finished=False)
+    monkeypatch.setattr(stages, "train", lambda config, workdir, progress: stopped)
     assert cli.main(["train", SMOKE, f"--workdir={tmp_path}"]) == 0
     printed = capsys.readouterr().out
     assert f"run: {tmp_path}" in printed

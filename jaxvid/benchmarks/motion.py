@@ -10,8 +10,8 @@ from typing import Any
 
 from jaxvid import config as config_lib
 from jaxvid.benchmarks.timing import describe_machine
-from jaxvid.train.loop import train
 from jaxvid.train.run import evaluate_run
+from jaxvid.train.stages import train
 
 
 def bench_motion(

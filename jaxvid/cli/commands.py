@@ -23,10 +23,8 @@ def train(options: argparse.Namespace, overrides: dict[str, str]) -> int:
     with RichProgress() as progress:
         if config.data.folds:
             return _train_folds(config, options.workdir, progress)
-        if config.train.stages:
-            from jaxvid.train.stages import train_stages as train
-        else:
-            from jaxvid.train.loop import train
+        from jaxvid.train.stages import train
+
         result = train(config, options.workdir, progress=progress)
     print(_table(result.metrics, title=f"{config.model.name}, width {config.model.width}"))
     print(f"run: {result.workdir}")
@@ -47,15 +45,14 @@ def _train_folds(config: Any, workdir: str, progress: Any) -> int:
 
 def evaluate(options: argparse.Namespace, overrides: dict[str, str]) -> int:
     """Evaluates a checkpoint."""
-    from jaxvid import evaluation
     from jaxvid.progress import RichProgress
     from jaxvid.train.run import evaluate_run
 
     with RichProgress() as progress:
         done = evaluate_run(options.checkpoint, options.output, overrides, best=options.best, progress=progress)
     print(done.table)
-    if done.fusions:
-        print(evaluation.format_networks(done.fusions))
+    if fusions := done.fusion_table:
+        print(fusions)
     if guesses := done.guess_table:
         print(guesses)
     print(_table(done.metrics, title=f"{done.run.config.model.name}, step {done.run.step}"))

@@ -92,7 +92,7 @@ class DataConfig:
     val_fraction: float = 0.0  # folder data without val/: this share of each class is held out
     num_frames: int = 16
     frame_stride: int = 1
-    sampler: Literal["random", "normal", "segments", "dense"] = "random"  # where a training clip is cut out
+    sampler: Literal["random", "normal", "segments", "uniform", "dense"] = "random"  # where a training clip is cut out
     short_side: tuple[int, int] = (72, 72)  # training: the short side is drawn from this closed range (pixels)
     crop_size: int = 64  # training and evaluation crops are square (pixels)
     flip: bool = False  # horizontal flip with probability 1/2

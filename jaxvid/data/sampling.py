@@ -83,6 +83,21 @@ def sample_segments(num_frames: int, frame_stride: int, length: int, rng: np.ran
     return _in_segments(num_frames, length, rng.random(num_frames))
 
 
+def sample_uniform(num_frames: int, frame_stride: int, length: int, rng: np.random.Generator) -> np.ndarray:
+    """Frames ``L/T`` apart over the whole video: those at one random position of all segments (U2S, section III.C).
+
+    The segments are those of :func:`sample_segments`. The distance is the same between all frames, but for rounding, so
+    that what moves moves as fast as in the video. ``frame_stride`` means nothing here.
+
+    Args, Returns and Raises: as :func:`sample_random`.
+
+    >>> sample_uniform(4, 1, 40, np.random.default_rng(0)).tolist()
+    [6, 16, 26, 36]
+    """
+    _check(num_frames, frame_stride, length)
+    return _in_segments(num_frames, length, np.full(num_frames, rng.random()))
+
+
 def sample_dense(num_frames: int, frame_stride: int, length: int, rng: np.random.Generator) -> np.ndarray:
     """Frames spread evenly over a window of 64 with a random start (TSM, Lin et al. 2019, ``--dense_sample``).
 
@@ -104,7 +119,13 @@ def sample_dense(num_frames: int, frame_stride: int, length: int, rng: np.random
 
 
 SAMPLERS: Mapping[str, Callable[[int, int, int, np.random.Generator], np.ndarray]] = MappingProxyType(
-    {"random": sample_random, "normal": sample_normal, "segments": sample_segments, "dense": sample_dense}
+    {
+        "random": sample_random,
+        "normal": sample_normal,
+        "segments": sample_segments,
+        "uniform": sample_uniform,
+        "dense": sample_dense,
+    }
 )
 """Name -> sampler of training clips. Read-only."""
 
@@ -124,7 +145,7 @@ def test_clips(
       length: frames of the video, at least 1.
       num_clips: at least 1. The first clip begins with the video and the last one ends with it.
       sampler: how the network saw videos in training. ``"random"`` and ``"normal"``: strided clips. ``"dense"``: the
-        same with the stride of :func:`sample_dense`. ``"segments"``: clip ``c`` takes the frame at
+        same with the stride of :func:`sample_dense`. ``"segments"`` and ``"uniform"``: clip ``c`` takes the frame at
         ``(c + 1/2) / num_clips`` of each segment.
 
     Returns:
@@ -143,7 +164,7 @@ def test_clips(
         raise ValueError(f"num_clips must be >= 1, received num_clips={num_clips}.")
     if sampler not in SAMPLERS:
         raise ValueError(f"sampler must be one of {', '.join(SAMPLERS)}, received sampler={sampler!r}.")
-    if sampler == "segments":
+    if sampler in ("segments", "uniform"):
         inside = (np.arange(num_clips) + 0.5) / num_clips
         return np.stack([_in_segments(num_frames, length, np.full(num_frames, u)) for u in inside])
     stride = _dense_stride(num_frames) if sampler == "dense" else frame_stride

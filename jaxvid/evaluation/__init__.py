@@ -12,7 +12,7 @@ from jaxvid.evaluation.confusion import draw_confusion
 from jaxvid.evaluation.fusion import Fusion, fuse_judged, fuse_runs, fused_scores
 from jaxvid.evaluation.fusion_report import draw_weights, format_fusion, fusion_json, write_fusion
 from jaxvid.evaluation.metrics import ClassificationState, label_ranks, per_class, summarize
-from jaxvid.evaluation.networks import format_networks, network_fusions, network_predictions, write_networks
+from jaxvid.evaluation.networks import format_networks, network_fusions, network_predictions
 from jaxvid.evaluation.predict import Predictions, concatenate, evaluate, mean_scores, predict_batches
 from jaxvid.evaluation.report import format_per_class, write_report
 from jaxvid.evaluation.stage_guesses import StageGuesses, collect_guesses
@@ -60,6 +60,5 @@ __all__ = [
     "summarize",
     "write_comparison",
     "write_fusion",
-    "write_networks",
     "write_report",
 ]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,6 @@ from jaxvid.evaluation.files import write_text
 from jaxvid.evaluation.fusion import fused_scores
 from jaxvid.evaluation.metrics import summarize
 from jaxvid.evaluation.predict import Predictions, mean_scores
-from jaxvid.evaluation.report import write_report
 from jaxvid.evaluation.text import columns
 
 _ENDING = "/logits"
@@ -44,7 +42,7 @@ def network_fusions(networks: Mapping[str, Predictions], class_names: Sequence[s
 
     Returns:
       For each set of networks, the single ones first: ``networks``, their names, and the metrics of
-      :func:`~jaxvid.evaluation.metrics.summarize` but the loss, which is one of logits.
+      :func:`~jaxvid.evaluation.metrics.summarize` but the loss, which is one of logits. Empty where there are none.
     """
     rows = []
     for size in range(1, len(networks) + 1):
@@ -64,31 +62,12 @@ def format_networks(rows: Sequence[Mapping[str, Any]]) -> str:
     return "\n".join(columns(lines))
 
 
-def write_networks(
-    output: str | os.PathLike[str],
-    predictions: Predictions,
-    class_names: Sequence[str],
-    *,
-    clip_names: Sequence[str] | None = None,
-) -> list[dict[str, Any]]:
-    """Writes ``fusions.json`` and ``fusions.txt``, and a report of each network in ``networks/NAME``.
-
-    Args:
-      output: the folder of the evaluation.
-      predictions: see :func:`network_predictions`; without several networks nothing is written.
-      class_names: the ``K`` names.
-      clip_names: see :func:`~jaxvid.evaluation.report.write_report`.
-
-    Returns:
-      The rows of :func:`network_fusions`.
-    """
-    networks = network_predictions(predictions)
-    if not networks:
-        return []
-    folder = Path(output)
-    for name, part in networks.items():
-        write_report(folder / "networks" / name, part, summarize(part, class_names), class_names, clip_names=clip_names)
-    rows = network_fusions(networks, class_names)
-    write_text(folder / "fusions.json", json.dumps(rows, indent=2, allow_nan=False) + "\n")
-    write_text(folder / "fusions.txt", format_networks(rows) + "\n")
-    return rows
+def write_fusions(folder: Path, rows: Sequence[Mapping[str, Any]]) -> dict[str, Path]:
+    """Writes the rows of :func:`network_fusions` as ``fusions.json`` and ``fusions.txt``, and returns the files."""
+    texts = {
+        "fusions.json": json.dumps(list(rows), indent=2, allow_nan=False) + "\n",
+        "fusions.txt": format_networks(rows) + "\n",
+    }
+    for name, text in texts.items():
+        write_text(folder / name, text)
+    return {name: folder / name for name in texts}

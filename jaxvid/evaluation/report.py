@@ -14,7 +14,8 @@ import numpy as np
 
 from jaxvid.evaluation.confusion import draw_confusion
 from jaxvid.evaluation.files import replacing, text_array, write_text
-from jaxvid.evaluation.metrics import ClassificationState, per_class
+from jaxvid.evaluation.metrics import ClassificationState, per_class, summarize
+from jaxvid.evaluation.networks import network_fusions, network_predictions, write_fusions
 from jaxvid.evaluation.predict import Predictions
 from jaxvid.evaluation.stage_guesses import collect_guesses
 from jaxvid.evaluation.stage_guesses_report import write_guesses
@@ -41,6 +42,8 @@ def write_report(
       would lose, is written as U+2400.
     * Of a network with Class Regularization also what its stages guessed: see
       :func:`~jaxvid.evaluation.stage_guesses_report.write_guesses`.
+    * Of several networks in one a report of each, in ``networks/NAME``, and ``fusions.json`` and ``fusions.txt``: see
+      :func:`~jaxvid.evaluation.networks.network_fusions`.
 
     Args:
       output: the folder; it is created.
@@ -78,8 +81,14 @@ def write_report(
         draw_confusion(state.confusion, class_names, title=title).savefig(file, format="png", dpi=150)
     with replacing(files["predictions.npz"]) as file:
         _write_predictions(file, predictions, class_names, clip_names)
-    guesses = collect_guesses(predictions, class_names)
-    return files if guesses is None else files | write_guesses(folder, guesses, clip_names)
+    if (guesses := collect_guesses(predictions, class_names)) is not None:
+        files |= write_guesses(folder, guesses, clip_names)
+    if networks := network_predictions(predictions):
+        files |= write_fusions(folder, network_fusions(networks, class_names))
+        for name, part in networks.items():
+            write_report(folder / "networks" / name, part, summarize(part, class_names), class_names,
+                         clip_names=clip_names)  # fmt: skip
+    return files
 
 
 def format_per_class(rows: Sequence[Mapping[str, Any]]) -> str:

@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from jaxvid.train.folds import FoldsResult, cross_validate
-    from jaxvid.train.loop import TrainResult, train
+    from jaxvid.train.loop import TrainResult
     from jaxvid.train.optim import make_optimizer, make_schedule
     from jaxvid.train.run import Evaluated, Run, evaluate_run, load_run
     from jaxvid.train.sharding import make_mesh, put, replicate
+    from jaxvid.train.stages import train
     from jaxvid.train.state import TrainState, create_state
     from jaxvid.train.step import TrainStep, make_apply, make_train_step
 
@@ -62,7 +63,7 @@ _HOMES = MappingProxyType(
         "make_train_step": "step",
         "put": "sharding",
         "replicate": "sharding",
-        "train": "loop",
+        "train": "stages",
     }
 )
 """Public name -> the file that it lives in."""

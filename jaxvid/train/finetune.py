@@ -155,7 +155,7 @@ class Beginning:
 def start_from(
     state: TrainState, config: Config, class_names: Sequence[str], *, run: Path | None = None
 ) -> tuple[TrainState, str]:
-    """The first state of a run with the weights of another one, and a sentence that says so.
+    """The first state of a run with the weights of another one, and a sentence that says so, and what differs.
 
     The classifier stays as it was drawn where the other run has other classes, and so do Class Regularization and what
     U2S adds where the other run has none; but U2S' specific network begins as a copy of the other run's network, unless
@@ -187,7 +187,9 @@ def start_from(
     copied = any(path[: len(_COPIED)] == _COPIED and path in given and path not in before for path in _flat(params))
     new = f"; {'/'.join(_COPIED)} begins as its copy" if copied else ""
     new += f"; new: {', '.join(_named(added))}" if added else ""
-    message = f"Starting from the weights of {Path(source).name} (step {meta['step']}){head}{new}."
+    seen, sees = meta["config"].get("data", {}).get("modality", "rgb"), config.data.modality
+    other = f"; they were trained on {seen}, here they see {sees}" if seen != sees else ""
+    message = f"Starting from the weights of {Path(source).name} (step {meta['step']}){head}{new}{other}."
     return state.replace(params=params, batch_stats=batch_stats, ema_params=ema), message
 
 

@@ -13,10 +13,9 @@ import numpy as np
 from jaxvid import evaluation
 from jaxvid.config import Config
 from jaxvid.train import assemble
-from jaxvid.train.loop import train
 from jaxvid.train.output import make_output_folder
 from jaxvid.train.run import Evaluated, evaluate_run
-from jaxvid.train.stages import train_stages
+from jaxvid.train.stages import train
 from jaxvid.train.writers import LoggingProgress, Progress
 
 
@@ -53,11 +52,7 @@ def cross_validate(config: Config, workdir: str | Path, *, progress: Progress | 
     done: list[Evaluated] = []
     for number, fold in enumerate(config.data.folds, start=1):
         progress.message(f"Fold {fold}, {number} of {len(config.data.folds)}.")
-        own = fold_config(config, fold)
-        if own.train.stages:
-            result = train_stages(own, workdir / fold, progress=progress)
-        else:
-            result = train(own, workdir / fold, progress=progress, features=workdir / "features")
+        result = train(fold_config(config, fold), workdir / fold, progress=progress, features=workdir / "features")
         if not result.finished:
             return FoldsResult(workdir, {}, {}, finished=False)
         done.append(evaluate_run(workdir / fold, progress=progress, predictions=result.predictions))

@@ -1,8 +1,8 @@
-"""The training loop: ``train(config, workdir)`` from the first batch to the last checkpoint.
+"""The training loop: ``train_run(config, workdir)`` from the first batch to the last checkpoint.
 
-The run folder is the whole state of a run. Calling :func:`train` on a folder that holds checkpoints goes on from the
-newest usable one, and since the data stream is a function of (seed, position), the losses and the record ids that
-follow are those of a run that was never stopped.
+The run folder is the whole state of a run. Calling it on a folder that holds checkpoints goes on from the newest usable
+one, and since the data stream is a function of (seed, position), the losses and the record ids that follow are those
+of a run that was never stopped.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ _GIB = 2**30
 
 @dataclass(frozen=True)
 class TrainResult:
-    """What :func:`train` leaves: the folder, the last step, the last evaluation, and whether the run is complete.
+    """What a training leaves: the folder, the last step, the last evaluation, and whether the run is complete.
 
     ``predictions`` are those of the last step, and None where this call has not evaluated it.
     """
@@ -61,10 +61,10 @@ class TrainResult:
     predictions: evaluation.Predictions | None = None
 
 
-def train(
+def train_run(
     config: Config, workdir: str | Path, *, progress: Progress | None = None, features: Path | None = None
 ) -> TrainResult:
-    """Trains, or goes on training, one network.
+    """Trains, or goes on training, one network in one stage; :func:`jaxvid.train.train` takes stages too.
 
     Args:
       config: the checked configuration.
@@ -86,6 +86,11 @@ def train(
         raise ValueError(
             f"data.folds must be empty for one run (cross_validate trains all folds), "
             f"received {len(config.data.folds)} folds."
+        )
+    if config.train.stages:
+        raise ValueError(
+            f"train.stages must be empty for a run of one stage (jaxvid.train.train trains all stages), "
+            f"received {len(config.train.stages)} stages."
         )
     assemble.check_names(config)
     progress = progress or LoggingProgress()

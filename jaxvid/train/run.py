@@ -64,7 +64,6 @@ class Evaluated:
     predictions: evaluation.Predictions
     clip_names: list[str]
     metrics: dict[str, Any]
-    fusions: list[dict[str, Any]]  # of several networks in one, see evaluation.network_fusions; else empty
 
     @property
     def table(self) -> str:
@@ -79,6 +78,13 @@ class Evaluated:
         """What the stages of a network with Class Regularization guessed, as text; empty for other networks."""
         found = evaluation.collect_guesses(self.predictions, self.run.class_names)
         return "" if found is None else evaluation.format_guesses(found.to_json())
+
+    @property
+    def fusion_table(self) -> str:
+        """What several networks in one say, each and together, as text; empty where there is one network."""
+        networks = evaluation.network_predictions(self.predictions)
+        rows = evaluation.network_fusions(networks, self.run.class_names)
+        return evaluation.format_networks(rows) if rows else ""
 
 
 def load_run(checkpoint: str | Path, overrides: dict[str, Any] | None = None, *, best: bool = False) -> Run:
@@ -145,8 +151,7 @@ def evaluate_run(
     settings = {"checkpoint_step": run.step, "num_views": run.config.eval.num_clips * run.config.eval.num_crops}
     settings |= {"frame_order": run.config.eval.frame_order, "split": dataset.split}
     evaluation.write_report(folder, predictions, metrics | settings, run.class_names, clip_names=clip_names)
-    fusions = evaluation.write_networks(folder, predictions, run.class_names, clip_names=clip_names)
-    return Evaluated(run, folder, predictions, clip_names, metrics, fusions)
+    return Evaluated(run, folder, predictions, clip_names, metrics)
 
 
 def eval_split(run: Run, progress: Progress | None = None) -> VideoDataset:

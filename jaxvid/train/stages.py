@@ -1,4 +1,4 @@
-"""A run in stages (U2S): one command, one folder, and an ordinary run in ``RUN/STAGE`` for each of them."""
+"""``train(config, workdir)``: one run, or one in stages (U2S), each of them an ordinary run in ``RUN/STAGE``."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ import jax
 from jax.experimental import multihost_utils
 
 from jaxvid import config as config_lib
+from jaxvid import evaluation
 from jaxvid.config import Config
 from jaxvid.config.schema import U2SConfig
 from jaxvid.data.quarantine import Quarantine
 from jaxvid.evaluation.files import write_text
 from jaxvid.models.universal_to_specific import VARIANTS
 from jaxvid.train import assemble, sharding, similarity
-from jaxvid.train.loop import TrainResult, predict, train
+from jaxvid.train.loop import TrainResult, predict, train_run
 from jaxvid.train.output import make_output_folder
 from jaxvid.train.process import only_one_process
 from jaxvid.train.run import load_run
@@ -56,29 +57,43 @@ def stage_config(config: Config, index: int) -> Config:
     )
 
 
-def train_stages(config: Config, workdir: str | Path, *, progress: Progress | None = None) -> TrainResult:
-    """Trains ``config.train.stages`` one after the other; the same call goes on where it was stopped.
+def train(
+    config: Config, workdir: str | Path, *, progress: Progress | None = None, features: Path | None = None
+) -> TrainResult:
+    """Trains, or goes on training, one network, in the stages of ``config.train.stages`` where there are some.
+
+    Args:
+      config: the checked configuration.
+      workdir: the run folder; made when absent, resumed when it holds checkpoints.
+      progress: told of every step, epoch and message; logs by default.
+      features: see :func:`jaxvid.train.loop.train_run`.
+
+    Returns:
+      The :class:`TrainResult`, of the last stage; ``finished`` is False when SIGTERM or Ctrl-C ended the run early (its
+      state is saved, and the same call goes on).
+
+    Raises:
+      ValueError: the config does not fit the data, the devices or the run that the folder holds.
+      NonFiniteLossError: the loss was not finite; the message and ``nonfinite.json`` name the batch's clips.
+      TooManyBadVideosError: more videos than ``data.max_bad_fraction`` could not be decoded.
+    """
+    if config.train.stages and not config.data.folds:  # which the call below refuses
+        return _train_stages(config, workdir, progress or LoggingProgress())
+    return train_run(config, workdir, progress=progress, features=features)
+
+
+def _train_stages(config: Config, workdir: str | Path, progress: Progress) -> TrainResult:
+    """Trains the stages one after the other; the same call goes on where it was stopped.
 
     A stage begins with the last weights of the one before it. Between ``universal`` and ``specific`` the classes'
     similarity is measured on the training videos and kept in ``workdir/similarity``, unless ``model.u2s.similarity``
     names a file.
-
-    Args:
-      config: the checked configuration.
-      workdir: the run folder; :func:`jaxvid.train.load_run` takes the newest stage of it.
-      progress: told of every step, epoch and message; logs by default.
-
-    Returns:
-      The result of the last stage that was trained, with ``workdir`` as its folder.
-
-    Raises:
-      ValueError: as :func:`jaxvid.train.train` says.
     """
     assemble.check_names(config)
-    progress = progress or LoggingProgress()
     if notice := sharding.split_cpu(config.train.cpu_devices):
         progress.message(notice)
     workdir, stages = make_output_folder("--workdir", workdir), config.train.stages
+    predictions: evaluation.Predictions | None = None  # of the stage before, where it was evaluated here
     with only_one_process(workdir):
         if jax.process_index() == 0:
             write_stages(workdir, [name for name, _, _ in stages])
@@ -87,26 +102,33 @@ def train_stages(config: Config, workdir: str | Path, *, progress: Progress | No
             progress.message(f"Stage {name}, {index + 1} of {len(stages)}.")
             own = stage_config(config, index)
             if own.model.u2s.similarity and not config.model.u2s.similarity:
-                _measure_similarity(config, workdir, progress)
-            result = train(own, workdir / name, progress=progress)
+                _measure_similarity(config, workdir, progress, predictions)
+            result = train_run(own, workdir / name, progress=progress)
+            predictions = result.predictions
             if not result.finished:
                 break
     return dataclasses.replace(result, workdir=workdir)
 
 
-def _measure_similarity(config: Config, workdir: Path, progress: Progress) -> None:
-    """Writes ``workdir/similarity``, unless it is there: it follows from the finished universal stage alone."""
+def _measure_similarity(
+    config: Config, workdir: Path, progress: Progress, predictions: evaluation.Predictions | None
+) -> None:
+    """Writes ``workdir/similarity``, unless it is there: it follows from the finished universal stage alone.
+
+    ``predictions`` are that stage's, where this process has evaluated its last step.
+    """
     folder = workdir / SIMILARITY
     if (folder / "similarity.npz").exists():
         return
     run = load_run(workdir / "universal")
-    splits = (config.data.train_split, config.data.eval_split)
-    train_set, eval_set = (assemble.open_dataset(run.config, split, progress) for split in splits)
+    train_set = assemble.open_dataset(run.config, config.data.train_split, progress)
     quarantine = Quarantine(workdir / "quarantine.jsonl", config.data.max_bad_fraction, shard=sharding.host_shard())
     sparsity = similarity.class_sparsity(run, train_set, quarantine, progress.evaluating(len(train_set)))
-    mesh = sharding.make_mesh(run.config.train.mesh)
-    variables = sharding.replicate(run.variables, mesh)
-    predictions = predict(run.config, eval_set, run.apply, variables, mesh, workdir, progress)
+    if predictions is None:
+        mesh = sharding.make_mesh(run.config.train.mesh)
+        variables = sharding.replicate(run.variables, mesh)
+        eval_set = assemble.open_dataset(run.config, config.data.eval_split, progress)
+        predictions = predict(run.config, eval_set, run.apply, variables, mesh, workdir, progress)
     if jax.process_index() == 0:
         told = similarity.write_similarity(folder, sparsity, predictions, config.model.u2s, run.class_names)
         progress.message(

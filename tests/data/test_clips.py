@@ -196,7 +196,7 @@ def test_the_seed_is_checked(seed):
         ({"num_frames": 0}, "num_frames must be >= 1, received num_frames=0"),
         ({"frame_stride": 0}, "frame_stride must be >= 1"),
         ({"crop_size": 0}, "crop_size must be >= 1"),
-        ({"sampler": "uniform"}, "sampler must be one of random, normal, segments, dense, received sampler='uniform'"),
+        ({"sampler": "regular"}, "sampler must be one of random, normal, segments, uniform, dense, received"),
         (
             {"short_side": (15, 20)},
             r"short_side must be \(low, high\).*received short_side=\(15, 20\) and crop_size=16",

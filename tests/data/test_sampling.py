@@ -113,6 +113,16 @@ def test_segments_of_a_short_video_show_every_frame():
     assert SAMPLERS["segments"](6, 1, 3, rng(6)).tolist() == [0, 0, 1, 1, 2, 2]
 
 
+def test_uniform_clips_take_one_position_of_all_segments():
+    generator = rng(6)
+    draws = np.stack([SAMPLERS["uniform"](4, 7, 24, generator) for _ in range(1200)])
+    assert (np.diff(draws, axis=1) == 6).all()
+    assert chi_square_is_plausible(np.bincount(draws[:, 0], minlength=6), np.full(6, 200.0))
+    uneven = np.stack([SAMPLERS["uniform"](4, 1, 22, generator) for _ in range(200)])
+    assert set(np.diff(uneven, axis=1).ravel()) == {5, 6}  # 22 / 4, rounded
+    assert set(uneven.ravel()) == set(range(22))
+
+
 def test_dense_clips_have_a_fixed_distance_and_a_uniform_start():
     generator = rng(7)
     draws = np.stack([SAMPLERS["dense"](16, 9, 70, generator) for _ in range(1400)])
@@ -151,13 +161,14 @@ def test_test_clips_of_the_other_samplers():
     assert sampling.test_clips(8, 1, 64, 1, "dense").tolist() == [[3, 11, 19, 27, 35, 43, 51, 59]]
     assert sampling.test_clips(4, 1, 40, 1, "segments").tolist() == [[5, 15, 25, 35]]
     assert sampling.test_clips(4, 1, 40, 2, "segments").tolist() == [[2, 12, 22, 32], [7, 17, 27, 37]]
+    assert sampling.test_clips(4, 1, 40, 2, "uniform").tolist() == [[2, 12, 22, 32], [7, 17, 27, 37]]
 
 
 def test_test_clips_name_what_is_wrong():
     with pytest.raises(ValueError, match="num_clips must be >= 1, received num_clips=0"):
         sampling.test_clips(4, 1, 9, 0)
     with pytest.raises(
-        ValueError, match="sampler must be one of random, normal, segments, dense, received sampler='x'"
+        ValueError, match="sampler must be one of random, normal, segments, uniform, dense, received sampler='x'"
     ):
         sampling.test_clips(4, 1, 9, 1, "x")
     with pytest.raises(ValueError, match="length must be >= 1"):

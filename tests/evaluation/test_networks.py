@@ -50,14 +50,16 @@ def test_three_networks_have_seven_fusions(predictions):
 
 
 def test_what_is_written_can_be_compared(predictions, tmp_path):
-    rows = evaluation.write_networks(tmp_path, predictions, NAMES, clip_names=["x", "y", "z"])
-    assert json.loads((tmp_path / "fusions.json").read_text()) == rows
-    assert (tmp_path / "fusions.txt").read_text() == evaluation.format_networks(rows) + "\n"
+    files = evaluation.write_report(tmp_path, predictions, {}, NAMES, clip_names=["x", "y", "z"])
+    rows = evaluation.network_fusions(evaluation.network_predictions(predictions), NAMES)
+    assert json.loads(files["fusions.json"].read_text()) == rows
+    assert files["fusions.txt"].read_text() == evaluation.format_networks(rows) + "\n"
     found = evaluation.compare_runs(tmp_path / "networks" / "universal", tmp_path / "networks" / "specific")
     assert (found.test.b, found.test.c) == (1, 1)
 
 
-def test_one_network_writes_nothing(predictions, tmp_path):
+def test_one_network_writes_no_others(predictions, tmp_path):
     plain = evaluation.network_predictions(predictions)["universal"]
-    assert evaluation.write_networks(tmp_path / "none", plain, NAMES) == []
-    assert not (tmp_path / "none").exists()
+    assert evaluation.network_fusions(evaluation.network_predictions(plain), NAMES) == []
+    assert "fusions.json" not in evaluation.write_report(tmp_path, plain, {}, NAMES)
+    assert not (tmp_path / "networks").exists()

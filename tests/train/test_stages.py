@@ -12,7 +12,8 @@ import pytest
 from jaxvid import evaluation
 from jaxvid.inference import Recognizer, load_recognizer
 from jaxvid.train import evaluate_run, load_run, stage_folders, step_folder, train
-from jaxvid.train.stages import stage_config, train_stages
+from jaxvid.train.loop import train_run
+from jaxvid.train.stages import stage_config
 
 STAGES = (("universal", 2.0, 1.0), ("specific", 1.0, 1.0), ("joint", 1.0, 0.1))
 FIELDS = {"model.u2s.enabled": True, "model.u2s.num_confusing": 1.0, "train.stages": STAGES, "train.max_steps": 2}
@@ -26,7 +27,7 @@ def config(tiny):
 
 @pytest.fixture(scope="module")
 def done(config, tmp_path_factory):
-    result = train_stages(config, tmp_path_factory.mktemp("stages") / "run")
+    result = train(config, tmp_path_factory.mktemp("stages") / "run")
     assert result.finished
     return result
 
@@ -127,8 +128,10 @@ def test_every_loss_is_logged_apart(done):
 def test_an_evaluation_tells_the_networks_apart(done):
     found = evaluate_run(done.workdir)
     assert found.output == done.workdir / "eval"
-    assert len(found.fusions) == 7
-    assert found.fusions[-1]["top1"] == found.metrics["top1"]
+    rows = json.loads((found.output / "fusions.json").read_text())
+    assert len(rows) == 7
+    assert rows[-1]["top1"] == found.metrics["top1"]
+    assert len(found.fusion_table.splitlines()) == 8
     compared = evaluation.compare_runs(done.workdir, done.workdir / "eval" / "networks" / "universal")
     assert compared.num_clips == 6
 
@@ -158,7 +161,7 @@ def test_a_finished_run_is_not_trained_again(config, done, tmp_path):
     """And the folder may be moved: stages find each other by it."""
     shutil.copytree(done.workdir, tmp_path / "moved")
     before = (tmp_path / "moved" / "similarity" / "similarity.npz").stat().st_mtime_ns
-    again = train_stages(config, tmp_path / "moved")
+    again = train(config, tmp_path / "moved")
     assert again.finished
     assert (tmp_path / "moved" / "similarity" / "similarity.npz").stat().st_mtime_ns == before
     assert equal(leaves(load_run(tmp_path / "moved")), leaves(load_run(done.workdir)))
@@ -183,13 +186,26 @@ def test_a_signal_ends_the_stage_under_way_and_no_other_begins(tiny, tmp_path):
 
     stages = (("universal", 0.5, 1.0), ("specific", 3.0, 1.0), ("joint", 0.5, 0.1))
     config = tiny(**FIELDS | {"train.stages": stages, "train.max_steps": 0})
-    stopped = train_stages(config, tmp_path, progress=Stopping())
+    stopped = train(config, tmp_path, progress=Stopping())
     assert not stopped.finished
     assert not (tmp_path / "joint").exists()
     assert load_run(tmp_path).config.finetune.trainable == ("u2s",)
     assert stopped.step < 6
-    assert train_stages(config, tmp_path).finished
+    assert train(config, tmp_path).finished
     assert (tmp_path / "joint" / "checkpoints" / "1").is_dir()
+
+
+def test_a_run_of_one_stage_refuses_several(config, tmp_path):
+    with pytest.raises(ValueError, match=r"train\.stages must be empty for a run of one stage .* received 3 stages"):
+        train_run(config, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_folds_are_not_trained_in_one_run(config, tmp_path):
+    folds = dataclasses.replace(config, data=dataclasses.replace(config.data, folds=("a",)))
+    with pytest.raises(ValueError, match=r"data\.folds must be empty for one run"):
+        train(folds, tmp_path)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(
