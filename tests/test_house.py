@@ -23,20 +23,22 @@ ROOT = PACKAGE.parent
 FILES = sorted(path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py"))
 TRACKED_SUFFIXES = {".py", ".md", ".toml", ".cfg", ".yml", ".yaml", ".json", ".ipynb", ".txt", ".sh", ""}
 
-# What each room of jaxvid may import of the others; `paths` and `machine` stand beside `types` at the bottom.
+# What each room of jaxvid may import of the others; `paths`, `files` and `machine` stand beside `types` at the
+# bottom.
 MAY_IMPORT = {
     "types": set(),
     "paths": set(),
+    "files": set(),
     "machine": set(),
     "ops": {"types"},
     "nn": {"types", "ops"},
     "models": {"types", "ops", "nn"},
-    "data": {"types", "paths"},
-    "evaluation": {"types", "ops"},
+    "data": {"types", "paths", "files"},
+    "evaluation": {"types", "ops", "files"},
     "explain": {"types", "ops"},
     "config": set(),
-    "train": {"config", "types", "ops", "nn", "models", "data", "evaluation", "paths", "machine"},
-    "inference": {"config", "types", "data", "evaluation", "explain", "train", "paths"},
+    "train": {"config", "types", "ops", "nn", "models", "data", "evaluation", "paths", "files", "machine"},
+    "inference": {"config", "types", "data", "evaluation", "explain", "train", "paths", "files"},
     "doctor": {"paths", "machine"},
     "benchmarks": {"config", "types", "ops", "nn", "models", "data", "evaluation", "train", "paths", "machine"},
     "progress": {"train", "types"},

@@ -13,16 +13,14 @@ splits keep their size and their videos: an empty file cannot be decoded either.
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import glob
 import json
 import logging
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
-from typing import IO, Any
+from typing import Any
 
 from jaxvid.data.check import BrokenVideo
 from jaxvid.data.flow import FlowSettings, is_flow_of, require_package, write_flow
@@ -32,6 +30,7 @@ from jaxvid.data.records import BadVideoError, VideoDataset, VideoRecord
 from jaxvid.data.sources import hmdb51, ucf101
 from jaxvid.data.sources.listing import FLOW_RECORD, QUARANTINE, is_image
 from jaxvid.data.workers import WorkerDiedError
+from jaxvid.files import only_one, replacing, write_bytes, write_text
 
 _LOG = logging.getLogger(__name__)
 _CSV = ("*.csv", "labels/*.csv", "annotations/*.csv")
@@ -125,7 +124,8 @@ def make_flow(
     _check_apart(root, folder)
     _refuse_foreign(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    with _alone(folder):
+    in_use = f"output must be written by one process at a time, received {folder}, in use."
+    with only_one(folder / ".lock", in_use):
         _begin(folder, datasets[0].name, settings, version)
         _copy_annotations(datasets[0].name, root, folder, annotations)
         return _make_files(records, folder, settings, num_workers, progress)
@@ -141,11 +141,12 @@ def make_flow_file(job: FlowJob) -> tuple[str, str, int | None]:
     try:
         if path.is_file() and is_flow_of(job.path, job.video, job.settings):
             return "kept", "", None
-        with _replacing(path) as file:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as file:
             write_flow(job.video, job.settings, file)
     except BadVideoError as error:
         if os.path.lexists(job.video) and not path.exists():
-            _write(path, b"")
+            write_bytes(path, b"")
         return "broken", str(error), error.frame
     return "made", "", None
 
@@ -211,7 +212,7 @@ def _begin(folder: Path, name: str, settings: FlowSettings, version: str) -> Non
             begun = found.get("scikit-image")
             _LOG.warning("The flow in %s was begun with scikit-image %s and goes on with %s.", folder, begun, version)
     else:
-        _write(file, (json.dumps(wanted | {"scikit-image": version}, indent=2) + "\n").encode())
+        write_text(file, json.dumps(wanted | {"scikit-image": version}, indent=2) + "\n")
 
 
 def _copy_annotations(name: str, root: Path, folder: Path, annotations: str) -> None:
@@ -226,7 +227,8 @@ def _copy_annotations(name: str, root: Path, folder: Path, annotations: str) -> 
             target = folder / file.relative_to(start)
             content = file.read_bytes()
             if not target.is_file() or target.read_bytes() != content:
-                _write(target, content)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                write_bytes(target, content)
 
 
 def _make_files(
@@ -255,34 +257,3 @@ def _make_files(
             progress(done, len(jobs))
     named = tuple(broken[index] for index in sorted(broken))
     return FlowReport(str(folder), len(jobs), counts["made"], counts["kept"], named)
-
-
-@contextlib.contextmanager
-def _replacing(path: Path) -> Iterator[IO[bytes]]:
-    """A file that appears at its place when it is complete; after an error nothing is left of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with open(part, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
-
-
-def _write(path: Path, content: bytes) -> None:
-    with _replacing(path) as file:
-        file.write(content)
-
-
-@contextlib.contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Only one process at a time; the system lets go of the lock when a process dies."""
-    with open(folder / ".lock", "w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise ValueError(f"output must be written by one process at a time, received {folder}, in use.") from error
-        yield

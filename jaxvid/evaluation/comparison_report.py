@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from jaxvid.evaluation.comparison import ALPHA, POWER, Comparison
 from jaxvid.evaluation.confusion import writable
-from jaxvid.evaluation.files import replacing, write_text
 from jaxvid.evaluation.stats import FEW
 from jaxvid.evaluation.text import columns, p_text, printable
+from jaxvid.files import replacing, write_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -13,12 +13,12 @@ import numpy as np
 
 from jaxvid.evaluation.comparison import ALPHA, Comparison
 from jaxvid.evaluation.confusion import writable
-from jaxvid.evaluation.files import replacing, write_text
 from jaxvid.evaluation.fusion import Fusion, Rating
 from jaxvid.evaluation.metrics import summarize
 from jaxvid.evaluation.predict import Predictions
 from jaxvid.evaluation.report import write_report
 from jaxvid.evaluation.text import columns, p_text, printable
+from jaxvid.files import replacing, write_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -9,11 +9,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jaxvid.evaluation.files import write_text
 from jaxvid.evaluation.fusion import fused_scores
 from jaxvid.evaluation.metrics import summarize
 from jaxvid.evaluation.predict import Predictions, mean_scores
 from jaxvid.evaluation.text import columns
+from jaxvid.files import write_text
 
 _ENDING = "/logits"
 

@@ -13,13 +13,13 @@ from typing import IO, Any
 import numpy as np
 
 from jaxvid.evaluation.confusion import draw_confusion
-from jaxvid.evaluation.files import replacing, text_array, write_text
 from jaxvid.evaluation.metrics import ClassificationState, per_class, summarize
 from jaxvid.evaluation.networks import network_fusions, network_predictions, write_fusions
 from jaxvid.evaluation.predict import Predictions
 from jaxvid.evaluation.stage_guesses import collect_guesses
 from jaxvid.evaluation.stage_guesses_report import write_guesses
-from jaxvid.evaluation.text import pad, printable, text_width
+from jaxvid.evaluation.text import pad, printable, text_array, text_width
+from jaxvid.files import replacing, write_text
 
 
 def write_report(

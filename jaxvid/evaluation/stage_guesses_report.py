@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from jaxvid.evaluation.confusion import MAX_ANNOTATED, MAX_NAMED, writable
-from jaxvid.evaluation.files import replacing, text_array, write_text
 from jaxvid.evaluation.stage_guesses import StageGuesses
-from jaxvid.evaluation.text import columns, p_text, printable
+from jaxvid.evaluation.text import columns, p_text, printable, text_array
+from jaxvid.files import replacing, write_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

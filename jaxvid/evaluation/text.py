@@ -1,9 +1,11 @@
-"""Names in a terminal: any characters, in columns that line up."""
+"""Names of any characters: in a terminal, in columns that line up, and in arrays."""
 
 from __future__ import annotations
 
 import unicodedata
 from collections.abc import Sequence
+
+import numpy as np
 
 
 def printable(text: str) -> str:
@@ -56,3 +58,8 @@ def p_text(value: float) -> str:
     ('0.02', '7.8e-43', '1', '<1e-300')
     """
     return f"{value:.2g}" if value else "<1e-300"
+
+
+def text_array(names: Sequence[str]) -> np.ndarray:
+    """Names as an array for an npz file; a NUL character, which such arrays would lose, becomes U+2400."""
+    return np.array([name.replace("\0", "\u2400") for name in names], dtype=np.str_)

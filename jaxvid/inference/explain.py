@@ -16,8 +16,8 @@ from typing import Any
 import jax
 
 from jaxvid import paths
-from jaxvid.evaluation.files import replacing, write_text
 from jaxvid.explain import EXPLAINERS, PICTURES, Picture, require_method
+from jaxvid.files import replacing, write_text
 from jaxvid.inference import explain_u2s
 from jaxvid.inference.explain_videos import explain_videos
 from jaxvid.train.output import make_output_folder

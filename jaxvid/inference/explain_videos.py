@@ -18,9 +18,9 @@ import numpy as np
 from jaxvid.data.pipeline import eval_batches
 from jaxvid.data.records import VideoDataset, VideoRecord
 from jaxvid.evaluation import mean_scores
-from jaxvid.evaluation.files import replacing, write_text
 from jaxvid.explain import EXPLAINERS
 from jaxvid.explain.sheet import Heated, draw_film, draw_sheet
+from jaxvid.files import replacing, write_text
 from jaxvid.inference.explain_u2s import class_labels
 from jaxvid.inference.mp4 import write_mp4
 from jaxvid.inference.recognize import Reasons

@@ -30,7 +30,7 @@ from jaxvid.data.clips import TrainClips, epoch_order
 from jaxvid.data.pipeline import draw_batches, record_key
 from jaxvid.data.quarantine import Quarantine
 from jaxvid.data.records import VideoDataset
-from jaxvid.evaluation.files import replacing
+from jaxvid.files import replacing
 from jaxvid.models.class_regularized import ClassRegularized
 from jaxvid.ops.normalize import normalize_video
 from jaxvid.train import finetune, sharding

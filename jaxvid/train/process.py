@@ -10,19 +10,14 @@ from pathlib import Path
 
 import jax
 
+from jaxvid.files import only_one
+
 
 @contextmanager
 def only_one_process(workdir: Path) -> Iterator[None]:
-    """Holds the folder's lock: two processes that write one run would destroy it. The kernel frees it on any death."""
-    import fcntl
-
-    with (workdir / f".lock-{jax.process_index()}").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise ValueError(
-                f"--workdir must not be in use, received {workdir}, which another process trains in."
-            ) from error
+    """Holds the folder's lock: two processes that write one run would destroy it."""
+    in_use = f"--workdir must not be in use, received {workdir}, which another process trains in."
+    with only_one(workdir / f".lock-{jax.process_index()}", in_use):
         yield
 
 

@@ -17,8 +17,8 @@ from jaxvid.config.schema import U2SConfig
 from jaxvid.data.quarantine import Quarantine
 from jaxvid.data.records import VideoDataset
 from jaxvid.evaluation import class_similarity
-from jaxvid.evaluation.files import replacing, write_text
 from jaxvid.evaluation.similarity_plot import draw_similarity
+from jaxvid.files import replacing, write_text
 from jaxvid.train import assemble, sharding
 from jaxvid.train.captured import OpenNetwork
 from jaxvid.train.run import Run

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from jaxvid.evaluation.files import write_text
+from jaxvid.files import write_text
 
 FILE = "stages.json"
 

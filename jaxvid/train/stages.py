@@ -14,7 +14,7 @@ from jaxvid import evaluation
 from jaxvid.config import Config
 from jaxvid.config.schema import U2SConfig
 from jaxvid.data.quarantine import Quarantine
-from jaxvid.evaluation.files import write_text
+from jaxvid.files import write_text
 from jaxvid.models.universal_to_specific import VARIANTS
 from jaxvid.train import assemble, sharding, similarity
 from jaxvid.train.loop import TrainResult, predict, train_run

@@ -20,6 +20,7 @@ from jaxvid.data.flow_files import make_flow, make_flow_file
 from jaxvid.data.records import BadVideoError
 from jaxvid.data.sources.listing import VIDEO_SUFFIXES, holds_flow
 from jaxvid.data.workers import WorkerDiedError
+from jaxvid.files import only_one
 
 SMALL = FlowSettings(short_side=16)
 SPLITS = ("train", "val")
@@ -296,10 +297,9 @@ def test_what_has_no_flow_is_refused(tmp_path, clip):
 
 
 def test_only_one_process_writes(videos, tmp_path):
-    with flow_lib._alone(tmp_path):
-        (tmp_path / "flow").mkdir()
-        with flow_lib._alone(tmp_path / "flow"):
-            refused(folder(videos), tmp_path / "flow", "output must be written by one process at a time")
+    (tmp_path / "flow").mkdir()
+    with only_one(tmp_path / "flow" / ".lock", ""):
+        refused(folder(videos), tmp_path / "flow", "output must be written by one process at a time")
 
 
 @pytest.mark.slow

@@ -1,21 +1,24 @@
-"""Files that are complete or absent."""
+"""Files that are complete or absent, and folders that one process writes at a time."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
-
-import numpy as np
 
 
 def write_text(path: Path, text: str) -> None:
     """Writes a text as UTF-8; see :func:`replacing`."""
     # File names that are not UTF-8 reach us as lone surrogates (os.fsdecode); this writes their own bytes back.
+    write_bytes(path, text.encode("utf-8", errors="surrogateescape"))
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Writes the whole content of a file; see :func:`replacing`."""
     with replacing(path) as file:
-        file.write(text.encode("utf-8", errors="surrogateescape"))
+        file.write(content)
 
 
 @contextmanager
@@ -32,6 +35,14 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
         part.unlink(missing_ok=True)
 
 
-def text_array(names: Sequence[str]) -> np.ndarray:
-    """Names as an array for an npz file; a NUL character, which such arrays would lose, becomes U+2400."""
-    return np.array([name.replace("\0", "\u2400") for name in names], dtype=np.str_)
+@contextmanager
+def only_one(lock: Path, refusal: str) -> Iterator[None]:
+    """Holds a lock file, which the kernel frees on any death; ``ValueError(refusal)`` where another process does."""
+    import fcntl
+
+    with lock.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ValueError(refusal) from error
+        yield
