@@ -132,13 +132,12 @@ def _explanations(
     run: Run, method: str, dataset: VideoDataset, reasons: Reasons, asked: Sequence[int], top: int, *, labelled: bool
 ) -> Iterator[Explanation]:
     mesh = sharding.make_mesh(run.config.train.mesh)
-    multiple = sharding.batch_multiple(mesh)
     config, variables = run.config, sharding.replicate(run.variables, mesh)
     clips = dataclasses.replace(assemble.eval_clips(config), num_clips=1, num_crops=1)
     batches = eval_batches(
         dataset,
         clips,
-        batch_size=-(-min(_BATCH, len(dataset)) // multiple) * multiple,
+        batch_size=sharding.fitting_batch_size(min(_BATCH, len(dataset)), mesh),
         quarantine=reasons,
         seed=config.train.seed,
     )

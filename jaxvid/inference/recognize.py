@@ -159,9 +159,9 @@ class Recognizer:
     def _batches(self, files: tuple[str, ...], clips: EvalClips, reasons: Reasons) -> Batches:
         # What is in a video is what is asked for: label 0 stands where a data set has one, and nothing reads it.
         records = [VideoRecord(id, 0, file, file) for id, file in enumerate(files)]
-        config, multiple = self.run.config, sharding.batch_multiple(self._mesh)
+        config = self.run.config
         # That of an evaluation, however few the videos are: the last bits of logits depend on it.
-        batch_size = -(-config.eval.batch_size // multiple) * multiple
+        batch_size = sharding.fitting_batch_size(config.eval.batch_size, self._mesh)
         return eval_batches(
             VideoDataset("videos", "predict", self.class_names, records),
             clips,

@@ -156,11 +156,10 @@ def evaluation_batches(
       quarantine: told of videos that cannot be decoded.
       cache: given again, it still has the frames that it kept the last time.
     """
-    multiple = sharding.batch_multiple(mesh)
     return eval_batches(
         dataset,
         eval_clips(config),
-        batch_size=-(-config.eval.batch_size // multiple) * multiple,
+        batch_size=sharding.fitting_batch_size(config.eval.batch_size, mesh),
         num_workers=config.data.num_workers,
         shard=sharding.host_shard(),
         quarantine=quarantine,

@@ -105,6 +105,12 @@ def batch_multiple(mesh: Mesh) -> int:
     return math.lcm(mesh.shape[DATA_AXIS], jax.process_count())
 
 
+def fitting_batch_size(size: int, mesh: Mesh) -> int:
+    """The smallest number of clips, at least ``size``, that can be split over the devices."""
+    multiple = batch_multiple(mesh)
+    return -(-size // multiple) * multiple
+
+
 def over_data(mesh: Mesh) -> NamedSharding:
     """The layout of batches: the first axis split over ``data``."""
     return NamedSharding(mesh, PartitionSpec(DATA_AXIS))

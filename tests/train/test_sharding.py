@@ -144,6 +144,7 @@ def test_what_a_batch_must_be_a_multiple_of(monkeypatch):
     assert sharding.batch_multiple(mesh) == 4
     monkeypatch.setattr(jax, "process_count", lambda: 6)
     assert sharding.batch_multiple(mesh) == 12
+    assert [sharding.fitting_batch_size(size, mesh) for size in (1, 12, 13)] == [12, 12, 24]
 
 
 def test_replicate_copies_to_every_device():
