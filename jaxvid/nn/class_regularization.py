@@ -38,6 +38,12 @@ class ClassRegularization(nn.Module):
         start at which the module does nothing; it starts Kaiming-normal (fan in), as the thesis has it. About half of
         the weights are then 0 behind the ReLU, and their channels start at the low end of the range.
 
+        Nothing in the loss asks the choice to be right, and behind the ReLU neither weights nor mean activations are
+        negative, so that a class with large weights tends to win whatever a clip shows. Seen in r3d_18, from scratch on
+        `motion` (`configs/motion_class_regularization.py`): every stage takes nearly all clips for one class, right in
+        8 to 10 % (chance 8.3 %) where the network is right in 96.9 %. With no map in between, the classifier's weights
+        behind the ReLU would choose rightly behind stage 4 in 96.2 %.
+
     Attributes:
         affection_rate: ``lambda`` in [0, 1], or where it starts.
         normalization: ``recommended`` or ``literal``, see :func:`jaxvid.ops.class_regularization.class_factors`.

@@ -45,3 +45,29 @@ def test_class_regularization_is_added_to_the_runs_of_its_twin():
     for wrong in ("set3", "set1,blocks", "set1,last_blocks,last_blocks"):
         with pytest.raises(ValueError, match="the argument must be set1, set2 or both"):
             load(str(CONFIGS / f"{ours}:{wrong}"))
+
+
+@pytest.mark.parametrize(
+    ("ours", "twin"),
+    [
+        ("motion_u2s.py", "motion_fine.py"),
+        ("motion_u2s.py:tsm_r18,soft", "motion_fine.py:tsm_r18"),
+        ("motion_u2s.py:srtg_r3d_18", "motion_fine.py:srtg_r3d_18"),
+        ("digits_u2s.py", "digits.py"),
+    ],
+)
+def test_the_first_stage_of_u2s_is_its_twin(ours, twin):
+    found = differing(ours, twin)
+    (stages,) = [value for name, value in found.items() if name == "train.stages"]
+    assert stages[0] == ("universal", load(str(CONFIGS / twin)).train.num_epochs, 1.0)
+    assert {name for name in found if not name.startswith("model.u2s.")} == {"train.stages"}
+
+
+def test_u2s_as_in_the_paper():
+    given = {name: load(str(CONFIGS / f"u2s.py:{name}")) for name in ("hmdb51", "ucf101", "folder")}
+    assert [config.model.u2s.top_accuracy for config in given.values()] == [0.90, 0.95, 0.85]
+    assert [config.data.eval_split for config in given.values()] == ["test", "test", "val"]
+    assert not any(config.data.flip for config in given.values())
+    assert load(str(CONFIGS / "u2s.py:ucf101,no_mask")).model.u2s.variant == "no_mask"
+    with pytest.raises(ValueError, match=r"takes the argument hmdb51, ucf101, folder, received 'hmdb'"):
+        load(str(CONFIGS / "u2s.py:hmdb"))
