@@ -8,8 +8,8 @@
 Seen with r3d_18 and seed 0, top-1 on the 288 clips of `val`: the twin 71.5 %, after the second stage 72.2 %, in the end
 70.5 % (universal 69.4, specific 69.8, mask 71.2 by themselves; with an oracle 70.5). Against the twin 9 clips are won
 and 12 lost (exact p = 0.66): no gain here. The similarity of the classes finds five of the six pairs by itself. With
-tsm_r18, which learns little of such details from scratch at this width, 28.5 %, the twin 27.8 % (19 clips won, 17 lost,
-exact p = 0.87; seen while the weights of the specific classifier were regularised, not those of the masks).
+tsm_r18, which learns little of such details from scratch at this width, 26.0 %, the twin 27.8 % (12 clips won, 17 lost,
+exact p = 0.46).
 
 The first stage is the network by itself, with the recipe of configs/motion_fine.py: the one-pass twin. The argument
 chooses the network and a variant of the paper's table III (Zhao et al. 2020): `configs/motion_u2s.py:tsm_r18`,
