@@ -23,11 +23,16 @@ def get_config(options: str = ""):
     config.model.name = "mtnet_s"
     config.model.width = 32
     config.model.options = given
-    config.data.name = "motion"
+    config.data.short_side = (45, 45)
+    config.data.crop_size = 40
+    config.data.cache_gib = 0.25  # both splits take 0.16
     config.optimizer.name = "adamw"
     config.optimizer.learning_rate = 2e-3
     config.optimizer.weight_decay = 0.05
     config.schedule.warmup_epochs = 1.0
     config.train.num_epochs = 10.0
     config.train.batch_size = 16
+    config.train.cpu_devices = 2
+    config.eval.short_side = 45
+    config.eval.crop_size = 40
     return config

@@ -1,8 +1,8 @@
 """U2S as its authors train it (Zhao et al. 2020, section IV.B), on HMDB-51, UCF-101 or a folder of videos.
 
-The paper's top-1 in per cent, the one-pass twin and U2S. HMDB-51: RGB 63.27, 65.49; flow 53.40, 56.34; both 70.24, 73.99.
-UCF-101: RGB 89.16, 92.31; flow 80.48, 82.66; both 92.43, 94.32 (table VI). Something-Something V2, RGB: 56.52, 58.47
-(table I). There is no public code, and none of this was trained here: the data are not ours to ship.
+The paper's top-1 in per cent, the one-pass twin's and U2S': HMDB-51 RGB 63.27, 65.49, flow 53.40, 56.34, both 70.24,
+73.99; UCF-101 RGB 89.16, 92.31, flow 80.48, 82.66, both 92.43, 94.32 (table VI); Something-Something V2, RGB, 56.52,
+58.47 (table I). There is no public code, and none of this was trained here: the data are not ours to ship.
 
     jaxvid train --config=configs/u2s.py:hmdb51 --workdir=runs/u2s --config.data.root=HMDB51
     jaxvid eval --checkpoint=runs/u2s
@@ -15,7 +15,8 @@ of `jaxvid data flow`, with --config.data.modality=flow; then `jaxvid fuse`.
 
 The authors begin with weights of Kinetics: --config.finetune.weights=RUN. They lower the rate when the validation error
 stays, after 7 and 12 epochs; that there are 15, and 5 of joint training, is ours, and so are three clips of three crops
-in place of their ten crops.
+in place of their ten crops. How many classes are confused is read off the test list, as these sets have no other one
+and the paper names none; --config.model.u2s.num_confusing sets it beforehand.
 """
 
 from jaxvid import config as jaxvid_config

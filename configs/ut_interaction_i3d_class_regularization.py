@@ -1,9 +1,9 @@
 """Class Regularization added to I3D of Kinetics-400 on UT-Interaction, leaving one sequence out.
 
 Each fold goes on from its own run of `configs/ut_interaction_i3d_head.py`, which is the twin. Only the regularisation
-is trained, from a Kaiming start at rate 0.1 (thesis, section 6.4.2); with `last_blocks` the last two Inception modules
-and the classifier too, at 1e-3 (Stergiou, Poppe and Veltkamp 2020, section 4). The papers reduce the rate to a tenth
-after 50 or 70 of 120 epochs; here after two of three.
+is trained, from a Kaiming start at rate 0.1; with `last_blocks` the last two Inception modules too, as in Stergiou,
+Poppe and Veltkamp 2020 (section 4), and the classifier, at 1e-3. Both rates are those of the thesis (section 6.4.2),
+which reduces them to a tenth after 50 or 70 of 120 epochs; here that is after two of three.
 
     jaxvid train --config=configs/ut_interaction_i3d_class_regularization.py:set1 --workdir=runs/ut-i3d-cr \
         --config.data.root=UT_INTERACTION

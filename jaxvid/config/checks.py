@@ -195,6 +195,11 @@ def _check_u2s(config: Config) -> None:
             f"model.u2s.oracle must be false unless model.u2s.variant has masks (full, simple, soft), received "
             f"model.u2s.oracle=True with model.u2s.variant={u2s.variant!r}."
         )
+    if u2s.similarity and u2s.variant in ("no_mask", "non_local"):
+        raise ValueError(
+            f"model.u2s.similarity must be empty unless model.u2s.variant has masks (full, simple, soft), received "
+            f"model.u2s.similarity={u2s.similarity!r} with model.u2s.variant={u2s.variant!r}."
+        )
     if u2s.enabled and config.finetune.draws:
         raise ValueError(
             f"finetune.draws must be 0 with model.u2s.enabled, whose networks begin with the video, received "

@@ -38,6 +38,7 @@ class ClassRegularizationConfig:
     scope: Literal["selected", "all"] = "selected"  # minimum and maximum of the chosen class's weights | of all classes
     class_choice: Literal["sum", "elementwise"] = "sum"  # largest weighted sum of the features | largest term of one
     train_affection_rate: bool = False
+    use_bias: bool = False  # of the map from the classifier's channels to the stage's
 
 
 @dataclass(frozen=True)
@@ -155,7 +156,7 @@ class TrainConfig:
 
     stages: tuple[tuple[StageName, float, float], ...] = ()  # (name, epochs, factor of the learning rate) of each
     num_epochs: float = 10.0
-    max_steps: int = 0  # ends the run earlier; 0: does not
+    max_steps: int = 0  # ends the run, or each of its stages, earlier; 0: does not
     batch_size: int = 32  # clips over all devices and hosts
     label_smoothing: float = 0.0
     seed: int = 0

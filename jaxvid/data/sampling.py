@@ -84,10 +84,11 @@ def sample_segments(num_frames: int, frame_stride: int, length: int, rng: np.ran
 
 
 def sample_uniform(num_frames: int, frame_stride: int, length: int, rng: np.random.Generator) -> np.ndarray:
-    """Frames ``L/T`` apart over the whole video: those at one random position of all segments (U2S, section III.C).
+    """Frames ``L/T`` apart over the whole video: those at one random position of all segments.
 
-    The segments are those of :func:`sample_segments`. The distance is the same between all frames, but for rounding, so
-    that what moves moves as fast as in the video. ``frame_stride`` means nothing here.
+    So U2S samples (Zhao et al. 2020, section IV.B). The segments are those of :func:`sample_segments`. The distance is
+    the same between all frames, but for rounding, so that what moves moves as fast as in the video. ``frame_stride``
+    means nothing here.
 
     Args, Returns and Raises: as :func:`sample_random`.
 

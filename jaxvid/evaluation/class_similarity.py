@@ -1,4 +1,4 @@
-"""How alike a network finds the classes, and which ones it confuses (U2S, Zhao et al. 2020, equations 1 to 3 and 7)."""
+"""How alike a network finds the classes, and which it confuses (U2S, Zhao et al. 2020, equations 1, 2 and 7)."""
 
 from __future__ import annotations
 
@@ -80,7 +80,10 @@ def confusing_classes(similarity: np.ndarray, num_confusing: float) -> tuple[np.
 
 
 def top_n_accuracies(predictions: Predictions) -> np.ndarray:
-    """The top-1, top-2, …, top-K accuracy, ``float64[K]``; a clip that could not be decoded is wrong in all.
+    """The top-1, top-2, …, top-K accuracy of the clips that could be decoded, ``float64[K]``; 0 where none could.
+
+    Not as in :func:`~jaxvid.evaluation.metrics.summarize`, where the others are wrong: how many classes a network
+    confuses is no question of damaged files.
 
     >>> predictions = Predictions(np.arange(2), np.array([0, 1]), np.ones(2, bool), np.zeros((2, 1, 2)),
     ...                           np.array([[0.9, 0.1], [0.8, 0.2]]))
@@ -88,8 +91,8 @@ def top_n_accuracies(predictions: Predictions) -> np.ndarray:
     [0.5, 1.0]
     """
     K = predictions.scores.shape[1]
-    ranks = np.where(predictions.decoded, label_ranks(predictions.scores, predictions.labels), K)
-    return np.array([np.mean(ranks < n) for n in range(1, K + 1)])
+    ranks = label_ranks(predictions.scores, predictions.labels)[predictions.decoded]
+    return np.array([np.mean(ranks < n) if len(ranks) else 0.0 for n in range(1, K + 1)])
 
 
 def num_confusing_for(accuracies: np.ndarray, top_accuracy: float) -> int:
@@ -106,7 +109,7 @@ def num_confusing_for(accuracies: np.ndarray, top_accuracy: float) -> int:
 
 
 def average_similarity(similarity: np.ndarray) -> np.ndarray:
-    """The mean similarity of each class to the others, ``float64[K]`` (equation 7)."""
+    """The mean similarity of each class to the others, ``float64[K]``: equation 7 before its min-max normalisation."""
     K = len(similarity)
     return (similarity.sum(axis=1) - np.diag(similarity)) / max(K - 1, 1)
 

@@ -36,6 +36,10 @@ class ClassRegularized(nn.Module):
     regularised output, the next stage's input. A stage whose output is several arrays (pathways, streams) is
     regularised as the head sees it, with the arrays side by side.
 
+    Note:
+      The text of Stergiou, Poppe and Veltkamp 2020 puts it at the end of each block, their table 1 behind each stage;
+      so do the thesis and this.
+
     The stages read the classifier's kernel from the parameters that the network runs with. It is made last, so a
     network that is being initialised is not regularised: its output is the plain network's, and the parameters of the
     regularisation are made when all others are.
@@ -47,6 +51,7 @@ class ClassRegularized(nn.Module):
       normalization_scope: see there.
       class_choice: see there.
       train_affection_rate: see there.
+      use_bias: see there.
     """
 
     network: nn.Module
@@ -55,6 +60,7 @@ class ClassRegularized(nn.Module):
     normalization_scope: str = "selected"
     class_choice: str = "sum"
     train_affection_rate: bool = False
+    use_bias: bool = False
 
     def setup(self) -> None:
         """Puts the network in this module's place, so that its parameters have the names that they have without."""
@@ -65,6 +71,7 @@ class ClassRegularized(nn.Module):
             normalization_scope=self.normalization_scope,
             class_choice=self.class_choice,
             train_affection_rate=self.train_affection_rate,
+            use_bias=self.use_bias,
         )
         self.class_regularization = _Regularizations(make)
 
@@ -124,6 +131,7 @@ def class_regularized(
     scope: str = "selected",
     class_choice: str = "sum",
     train_affection_rate: bool = False,
+    use_bias: bool = False,
 ) -> ClassRegularized:
     """A network with Class Regularization behind its stages.
 
@@ -136,6 +144,7 @@ def class_regularized(
       scope: of the normalisation, ``"selected"`` or ``"all"``.
       class_choice: ``"sum"`` or ``"elementwise"``.
       train_affection_rate: whether the rates are trained too, from the given ones on.
+      use_bias: whether the maps of the classifier's weights to the stages' channels have a bias.
 
     Returns:
       The Linen module, for the same calls as the network.
@@ -155,4 +164,5 @@ def class_regularized(
     options.require_choice("scope", scope, SCOPES)
     options.require_choice("class_choice", class_choice, CLASS_CHOICES)
     train_affection_rate = options.flag("train_affection_rate", train_affection_rate)
-    return ClassRegularized(network, rates, normalization, scope, class_choice, train_affection_rate)
+    use_bias = options.flag("use_bias", use_bias)
+    return ClassRegularized(network, rates, normalization, scope, class_choice, train_affection_rate, use_bias)

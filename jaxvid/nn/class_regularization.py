@@ -35,8 +35,8 @@ class ClassRegularization(nn.Module):
 
     Note:
         Whatever the size of ``kernel``, the factors fill the range that the affection rate leaves them, so there is no
-        start at which the module does nothing; it starts Kaiming-normal (fan in), as the thesis has it. About half of
-        the weights are then 0 behind the ReLU, and their channels start at the low end of the range.
+        start at which the module does nothing; it starts Kaiming-normal (fan in; the thesis says "Kaiming"). About half
+        of the weights are then 0 behind the ReLU, and their channels start at the low end of the range.
 
         Nothing in the loss asks the choice to be right, and behind the ReLU neither weights nor mean activations are
         negative, so that a class with large weights tends to win whatever a clip shows. Seen in r3d_18, from scratch on

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,9 @@ def with_confusing(state: TrainState, path: str | Path, variant: str, class_name
 
     Raises:
       FileNotFoundError: there is no such file.
-      ValueError: the variant has no use for it, or it does not fit.
+      ValueError: it does not fit.
     """
     statistics: dict[tuple[str, ...], Any] = dict(flax.traverse_util.flatten_dict(state.batch_stats))
-    if _PLACE not in statistics:
-        raise ValueError(f"model.u2s.similarity must be empty with variant={variant!r}, received {str(path)!r}.")
     statistics[_PLACE] = jnp.asarray(confusing_matrix(path, variant, class_names))
     return state.replace(batch_stats=flax.traverse_util.unflatten_dict(statistics))
 
@@ -47,7 +46,7 @@ def confusing_matrix(path: str | Path, variant: str, class_names: tuple[str, ...
     try:
         with np.load(path, allow_pickle=False) as stored:
             theirs, matrix = [str(each) for each in stored["class_names"]], stored[name].astype(np.float32)
-    except (KeyError, ValueError, OSError) as error:
+    except (KeyError, TypeError, ValueError, EOFError, OSError, zipfile.BadZipFile) as error:
         raise ValueError(
             f"model.u2s.similarity must be an npz with {name!r} and 'class_names', received {str(path)!r} ({error})."
         ) from error

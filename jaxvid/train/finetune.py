@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxvid.config import Config
+from jaxvid.nn.mtconv import MTConv
 from jaxvid.nn.normalization import BatchNorm
 from jaxvid.train.checkpoint import load_for_evaluation
 from jaxvid.train.state import TrainState
@@ -23,9 +24,10 @@ from jaxvid.types import Array, Size3, Variables
 BLOCKS = ("stem", "stage1", "stage2", "stage3", "stage4", "head")
 """The blocks of every network, in the order of its computation."""
 
-_CLASSIFIER = ("head", "classifier")
 _ADDED = ("class_regularization", "u2s")  # what can be added to a network that was trained without
 _COPIED = ("u2s", "specific")  # of which the network itself has the like
+_CLASSIFIER = ("head", "classifier")
+_OF_CLASSES = (_CLASSIFIER, (*_COPIED, *_CLASSIFIER), ("u2s", "mask"), ("u2s", "confusing"))  # with K outputs or rows
 
 
 def trains(path: tuple[str, ...], trainable: Sequence[str]) -> bool:
@@ -100,7 +102,10 @@ def only(optimizer: optax.GradientTransformation, trainable: Sequence[str]) -> o
 
 
 def frozen_as_in_evaluation(trainable: Sequence[str]) -> contextlib.AbstractContextManager[Any]:
-    """Within it the BatchNorms and dropouts of frozen parts do what they do in evaluation, their statistics stay."""
+    """Within it the BatchNorms, dropouts and random poolings of frozen parts do what they do in evaluation.
+
+    The running statistics stay.
+    """
     if not trainable:
         return contextlib.nullcontext()
 
@@ -111,6 +116,8 @@ def frozen_as_in_evaluation(trainable: Sequence[str]) -> contextlib.AbstractCont
                 return call(args[0], True)
             if isinstance(module, nn.Dropout):
                 return call(args[0], deterministic=True)
+            if isinstance(module, MTConv) and not any(_within(part, module.path) for part in trainable):
+                return call(args[0], False)  # which may draw what it pools
         return call(*args, **kwargs)
 
     return nn.intercept_methods(intercept)
@@ -157,9 +164,10 @@ def start_from(
 ) -> tuple[TrainState, str]:
     """The first state of a run with the weights of another one, and a sentence that says so, and what differs.
 
-    The classifier stays as it was drawn where the other run has other classes, and so do Class Regularization and what
-    U2S adds where the other run has none; but U2S' specific network begins as a copy of the other run's network, unless
-    ``model.u2s.start`` is ``random``. Everything else must fit.
+    What belongs to single classes (classifiers, U2S' masks and what is confused) stays as it was drawn where the other
+    run has other classes, and so do Class Regularization and what U2S adds where the other run has none; but U2S'
+    specific network begins as a copy of the other run's network, unless ``model.u2s.start`` is ``random``. Everything
+    else must fit.
 
     Args:
       state: the state before the first step.
@@ -178,10 +186,11 @@ def start_from(
     before = _flat(dict(variables["params"]))
     if config.model.u2s.enabled and config.model.u2s.start == "universal":
         variables = _with_copies(variables)
-    params = _fitted(state.params, variables, "params", source, keep_head=not same_classes)
-    batch_stats = _fitted(state.batch_stats, variables, "batch_stats", source, keep_head=False)
+    params = _fitted(state.params, variables, "params", source, same_classes)
+    batch_stats = _fitted(state.batch_stats, variables, "batch_stats", source, same_classes)
     ema = None if state.ema_params is None else jax.tree.map(jnp.copy, params)
-    head = "" if same_classes else f", but for the classifier: its {len(class_names)} classes are other ones"
+    kept = "the classifiers, the masks and what is confused" if ("u2s", "mask", "bias") in before else "the classifier"
+    head = "" if same_classes else f", but for {kept}: the {len(class_names)} classes are other ones"
     given = _flat(dict(variables["params"]))
     added = [path for path in _flat(state.params) if path[0] in _ADDED and path not in given]
     copied = any(path[: len(_COPIED)] == _COPIED and path in given and path not in before for path in _flat(params))
@@ -215,12 +224,21 @@ def _flat(tree: Any) -> dict[tuple[str, ...], Any]:
     return flax.traverse_util.flatten_dict(tree)
 
 
-def _fitted(ours: Any, variables: Variables, collection: str, source: str, *, keep_head: bool) -> Any:
+def _within(name: str, path: tuple[str, ...]) -> bool:
+    """Whether the part of this name lies in the module at ``path``.
+
+    >>> _within("stage4/block0", ("stage4",)), _within("stage4", ("stage4", "block0"))
+    (True, False)
+    """
+    return tuple(name.split("/"))[: len(path)] == path
+
+
+def _fitted(ours: Any, variables: Variables, collection: str, source: str, same_classes: bool) -> Any:
     given = _flat(dict(variables[collection]))
     fitted = {}
     for path, leaf in _flat(ours).items():
-        own = path[len(_COPIED) :] if path[: len(_COPIED)] == _COPIED else path
-        if (keep_head and own[: len(_CLASSIFIER)] == _CLASSIFIER) or (path[0] in _ADDED and path not in given):
+        of_classes = any(path[: len(part)] == part for part in _OF_CLASSES)
+        if (of_classes and not same_classes) or (path[0] in _ADDED and path not in given):
             fitted[path] = leaf
         elif path not in given or given[path].shape != leaf.shape:
             found = f"{list(given[path].shape)}" if path in given else "none"

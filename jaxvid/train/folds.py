@@ -53,7 +53,7 @@ def cross_validate(config: Config, workdir: str | Path, *, progress: Progress | 
     for number, fold in enumerate(config.data.folds, start=1):
         progress.message(f"Fold {fold}, {number} of {len(config.data.folds)}.")
         result = train(fold_config(config, fold), workdir / fold, progress=progress, features=workdir / "features")
-        if not result.finished:
+        if not result.finished or (result.stopped and number < len(config.data.folds)):
             return FoldsResult(workdir, {}, {}, finished=False)
         done.append(evaluate_run(workdir / fold, progress=progress, predictions=result.predictions))
     per_fold = {fold: float(part.metrics["top1"]) for fold, part in zip(config.data.folds, done, strict=True)}

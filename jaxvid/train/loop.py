@@ -11,7 +11,7 @@ import json
 import logging
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +26,7 @@ from jaxvid.config import Config
 from jaxvid.data.pipeline import FrameCache, train_batches
 from jaxvid.data.quarantine import Quarantine
 from jaxvid.data.records import VideoDataset
+from jaxvid.files import write_text
 from jaxvid.train import assemble, finetune, optim, sharding
 from jaxvid.train.checkpoint import Checkpointer
 from jaxvid.train.compilations import count_compilations
@@ -51,7 +52,8 @@ _GIB = 2**30
 class TrainResult:
     """What a training leaves: the folder, the last step, the last evaluation, and whether the run is complete.
 
-    ``predictions`` are those of the last step, and None where this call has not evaluated it.
+    ``predictions`` are those of the last step, and None where this call has not evaluated it. ``stopped`` says whether
+    a signal came: a run that was just complete is ``finished`` all the same, but nothing shall begin behind it.
     """
 
     workdir: Path
@@ -59,6 +61,7 @@ class TrainResult:
     metrics: dict[str, Any]
     finished: bool
     predictions: evaluation.Predictions | None = None
+    stopped: bool = False
 
 
 def train_run(
@@ -144,11 +147,12 @@ class _Training:
             path = config.model.u2s.similarity.replace("{run}", str(workdir.parent))
             state = with_confusing(state, path, config.model.u2s.variant, self.train_set.class_names)
         self._restore(sharding.replicate(state, self.mesh))
-        _save_config(config, workdir)
+        save_config(config, workdir)
         if (trainable or config.finetune.weights) and not self.step:
             table = group_table(self.state.params, trainable, schedule, self.plan.total_steps)
             progress.message(table)
-            _save_text(workdir / "groups.txt", table)
+            if jax.process_index() == 0:
+                write_text(workdir / "groups.txt", f"{table}\n")
         self.kept: KeptFeatures | None = None
         if config.finetune.draws and self.step < self.plan.total_steps:
             self.kept = self._keep_features(model, features or workdir / "features")
@@ -202,7 +206,8 @@ class _Training:
         finished = self.step >= self.plan.total_steps
         if not finished:
             self.progress.message(f"Stopped by a signal; step {self.step} is saved, and the same command goes on.")
-        return TrainResult(self.workdir, self.step, self.results, finished, self.predictions if finished else None)
+        predictions = self.predictions if finished else None
+        return TrainResult(self.workdir, self.step, self.results, finished, predictions, stop.is_set())
 
     def _evaluate(self) -> None:
         """Evaluates the step that was just saved: an evaluation that fails, or is killed, costs no training."""
@@ -349,7 +354,12 @@ def _check_same_run(config: Config, class_names: tuple[str, ...], meta: dict[str
             f"the data set must have the classes that this run was begun with, "
             f"received {list(class_names)} instead of {meta['class_names']}."
         )
-    then, now = config_lib.flatten(config_lib.load(meta["config"])), config_lib.flatten(config)
+    check_same_recipe(config, meta["config"])
+
+
+def check_same_recipe(config: Config, begun: Mapping[str, Any]) -> None:
+    """Raises ``ValueError`` where a config differs, in what may not be changed, from that of the run that goes on."""
+    then, now = config_lib.flatten(config_lib.load(dict(begun))), config_lib.flatten(config)
     for name, value in now.items():
         if value != then[name] and not name.startswith(_FREE_TO_CHANGE):
             raise ValueError(
@@ -358,10 +368,7 @@ def _check_same_run(config: Config, class_names: tuple[str, ...], meta: dict[str
             )
 
 
-def _save_config(config: Config, workdir: Path) -> None:
-    _save_text(workdir / "config.json", json.dumps(config_lib.to_dict(config), indent=2))
-
-
-def _save_text(path: Path, text: str) -> None:
+def save_config(config: Config, workdir: Path) -> None:
+    """Writes ``config.json``, once for all hosts."""
     if jax.process_index() == 0:
-        path.write_text(f"{text}\n", encoding="utf-8")
+        write_text(workdir / "config.json", json.dumps(config_lib.to_dict(config), indent=2) + "\n")

@@ -112,16 +112,11 @@ def _count_zeros(outputs: Mapping[str, Any]) -> dict[str, jax.Array]:
     """Of each block ``zeros``, ``int32[N C]``, over time and space, and ``positions``, ``int32[N 1]``."""
     counted = {}
     for block, features in outputs.items():
-        # Pathways side by side have different numbers of positions, so each counts a share of all.
-        parts = jax.tree.leaves(features)
-        zeros = [jnp.sum(part == 0, axis=(1, 2, 3), dtype=jnp.int32) for part in parts]
-        positions = [part.shape[1] * part.shape[2] * part.shape[3] for part in parts]
-        if len(set(positions)) > 1:
-            raise ValueError(
-                "the features of a network whose classes are compared must be one array, received pathways."
-            )
-        counted[f"{block}/zeros"] = jnp.concatenate(zeros, axis=-1)
-        counted[f"{block}/positions"] = jnp.full((len(parts[0]), 1), positions[0], jnp.int32)
+        if not isinstance(features, jax.Array):
+            raise ValueError(f"{block} must return one array where classes are compared by it, received pathways.")
+        N, T, H, W, _ = features.shape
+        counted[f"{block}/zeros"] = jnp.sum(features == 0, axis=(1, 2, 3), dtype=jnp.int32)
+        counted[f"{block}/positions"] = jnp.full((N, 1), T * H * W, jnp.int32)
     return counted
 
 
@@ -141,8 +136,9 @@ def write_similarity(
       class_names: the ``K`` names.
 
     Returns:
-      What is in ``similarity.json``: ``distance``, ``num_confusing`` that was asked for, ``mean_confusing`` that it
-      came to, ``threshold``, and ``unseen``, the classes of which no training clip could be decoded.
+      What is in ``similarity.json``: ``distance``, ``num_confusing`` that was asked for or follows from
+      ``u2s.top_accuracy`` (all others, where there are fewer), ``mean_confusing`` that it came to, ``threshold``, and
+      ``unseen``, the classes of which no training clip could be decoded.
     """
     K = len(class_names)
     shares = sparsity.shares

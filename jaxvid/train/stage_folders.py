@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from jaxvid.files import write_text
+from jaxvid.train import step_folder
 
 FILE = "stages.json"
 
@@ -17,11 +18,11 @@ def write_stages(run: Path, names: Sequence[str]) -> None:
 
 
 def newest_stage(folder: Path) -> Path:
-    """The last stage that has begun of a run in stages; any other folder is itself."""
+    """The last stage with a checkpoint of a run in stages; any other folder is itself."""
     if not (folder / FILE).is_file():
         return folder
     names = json.loads((folder / FILE).read_text(encoding="utf-8"))["stages"]
-    begun = [folder / name for name in names if (folder / name / "checkpoints").is_dir()]
+    begun = [folder / name for name in names if step_folder.steps(folder / name / "checkpoints")]
     return begun[-1] if begun else folder
 
 

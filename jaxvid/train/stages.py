@@ -9,19 +9,19 @@ from pathlib import Path
 import jax
 from jax.experimental import multihost_utils
 
-from jaxvid import config as config_lib
 from jaxvid import evaluation
 from jaxvid.config import Config
 from jaxvid.config.schema import U2SConfig
 from jaxvid.data.quarantine import Quarantine
-from jaxvid.files import write_text
+from jaxvid.models.cost import variable_shapes
 from jaxvid.models.universal_to_specific import VARIANTS
 from jaxvid.train import assemble, sharding, similarity
-from jaxvid.train.loop import TrainResult, predict, train_run
+from jaxvid.train.confusing import confusing_matrix
+from jaxvid.train.loop import TrainResult, check_same_recipe, predict, save_config, train_run
 from jaxvid.train.output import make_output_folder
 from jaxvid.train.process import only_one_process
 from jaxvid.train.run import load_run
-from jaxvid.train.stage_folders import write_stages
+from jaxvid.train.stage_folders import newest_stage, write_stages
 from jaxvid.train.writers import LoggingProgress, Progress
 
 SIMILARITY = "similarity"
@@ -85,19 +85,22 @@ def train(
 def _train_stages(config: Config, workdir: str | Path, progress: Progress) -> TrainResult:
     """Trains the stages one after the other; the same call goes on where it was stopped.
 
-    A stage begins with the last weights of the one before it. Between ``universal`` and ``specific`` the classes'
-    similarity is measured on the training videos and kept in ``workdir/similarity``, unless ``model.u2s.similarity``
-    names a file.
+    A stage begins with the last weights of the one before it, with an EMA their average. Between ``universal`` and
+    ``specific`` the classes' similarity is measured on the training videos and kept in ``workdir/similarity``, unless
+    ``model.u2s.similarity`` names a file.
     """
     assemble.check_names(config)
     if notice := sharding.split_cpu(config.train.cpu_devices):
         progress.message(notice)
+    _check_before_hours(config, progress)
     workdir, stages = make_output_folder("--workdir", workdir), config.train.stages
     predictions: evaluation.Predictions | None = None  # of the stage before, where it was evaluated here
     with only_one_process(workdir):
+        if newest_stage(workdir) != workdir:
+            check_same_recipe(config, json.loads((workdir / "config.json").read_text(encoding="utf-8")))
         if jax.process_index() == 0:
             write_stages(workdir, [name for name, _, _ in stages])
-            write_text(workdir / "config.json", json.dumps(config_lib.to_dict(config), indent=2) + "\n")
+        save_config(config, workdir)
         for index, (name, _, _) in enumerate(stages):
             progress.message(f"Stage {name}, {index + 1} of {len(stages)}.")
             own = stage_config(config, index)
@@ -105,9 +108,21 @@ def _train_stages(config: Config, workdir: str | Path, progress: Progress) -> Tr
                 _measure_similarity(config, workdir, progress, predictions)
             result = train_run(own, workdir / name, progress=progress)
             predictions = result.predictions
-            if not result.finished:
+            if not result.finished or result.stopped:
                 break
-    return dataclasses.replace(result, workdir=workdir)
+    complete = result.finished and index == len(stages) - 1
+    if result.finished and not complete:
+        progress.message(f"Stopped by a signal behind the stage {name}; the same command goes on.")
+    return dataclasses.replace(result, workdir=workdir, finished=complete)
+
+
+def _check_before_hours(config: Config, progress: Progress) -> None:
+    """Raises now what would be found when the first stage is done: networks that U2S cannot go around, wrong files."""
+    clip = (config.data.num_frames, config.data.crop_size, config.data.crop_size)
+    variable_shapes(assemble.build_model(config, num_classes=2), clip)
+    if given := config.model.u2s.similarity:
+        class_names = assemble.open_dataset(config, config.data.train_split, progress).class_names
+        confusing_matrix(given, config.model.u2s.variant, class_names)
 
 
 def _measure_similarity(
@@ -120,7 +135,8 @@ def _measure_similarity(
     folder = workdir / SIMILARITY
     if (folder / "similarity.npz").exists():
         return
-    run = load_run(workdir / "universal")
+    # Where the data and the devices are now, which may have changed since the stage was trained.
+    run = dataclasses.replace(load_run(workdir / "universal"), config=stage_config(config, 0))
     train_set = assemble.open_dataset(run.config, config.data.train_split, progress)
     quarantine = Quarantine(workdir / "quarantine.jsonl", config.data.max_bad_fraction, shard=sharding.host_shard())
     sparsity = similarity.class_sparsity(run, train_set, quarantine, progress.evaluating(len(train_set)))

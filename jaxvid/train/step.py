@@ -231,7 +231,11 @@ class TrainStep:
         params = optax.apply_updates(state.params, updates)
         ema_params = state.ema_params
         if self.ema_decay and ema_params is not None:
-            ema_params = optax.incremental_update(params, ema_params, step_size=1.0 - self.ema_decay)
+            # Of what changes only: in float32 the average of equal numbers is not quite that number.
+            trained, _ = finetune.split(params, self.trainable)
+            averaged, frozen = finetune.split(ema_params, self.trainable)
+            averaged = optax.incremental_update(trained, averaged, step_size=1.0 - self.ema_decay)
+            ema_params = finetune.join(averaged, frozen)
         return state.replace(params=params, opt_state=opt_state, ema_params=ema_params)
 
 

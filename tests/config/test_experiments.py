@@ -67,7 +67,19 @@ def test_u2s_as_in_the_paper():
     given = {name: load(str(CONFIGS / f"u2s.py:{name}")) for name in ("hmdb51", "ucf101", "folder")}
     assert [config.model.u2s.top_accuracy for config in given.values()] == [0.90, 0.95, 0.85]
     assert [config.data.eval_split for config in given.values()] == ["test", "test", "val"]
-    assert not any(config.data.flip for config in given.values())
+    for config in given.values():
+        assert config.model.name == "u2s_resnet_50"
+        data = config.data
+        assert (data.num_frames, data.sampler, data.short_side, data.crop_size) == (18, "uniform", (240, 240), 224)
+        assert not data.flip
+        optimizer = config.optimizer
+        assert (optimizer.name, optimizer.learning_rate, optimizer.momentum, optimizer.nesterov) == (
+            "sgd", 1e-3, 0.9, False)  # fmt: skip
+        assert (optimizer.weight_decay, config.train.batch_size) == (1e-4, 20)
+        assert (config.schedule.name, config.schedule.boundaries, config.schedule.factor) == ("step", (7.0, 12.0), 0.1)
+        assert [(name, factor) for name, _, factor in config.train.stages] == [
+            ("universal", 1.0), ("specific", 1.0), ("joint", 0.1)]  # fmt: skip
+        assert config.model.u2s.regularization == 0.5
     assert load(str(CONFIGS / "u2s.py:ucf101,no_mask")).model.u2s.variant == "no_mask"
     with pytest.raises(ValueError, match=r"takes the argument hmdb51, ucf101, folder, received 'hmdb'"):
         load(str(CONFIGS / "u2s.py:hmdb"))

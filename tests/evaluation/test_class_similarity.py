@@ -1,5 +1,7 @@
 """How similar classes are, and which are confused."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -66,7 +68,8 @@ def test_top_n_and_the_number_it_asks_for():
     whole = Predictions(**fields, decoded=np.ones(4, bool), scores=scores)
     assert top_n_accuracies(whole).tolist() == [0.5, 0.75, 1.0]
     broken = Predictions(**fields, decoded=np.array([False, True, True, True]), scores=scores)
-    assert top_n_accuracies(broken).tolist() == [0.25, 0.5, 0.75]
+    assert top_n_accuracies(broken).tolist() == pytest.approx([1 / 3, 2 / 3, 1.0])  # of those that could be decoded
+    assert top_n_accuracies(dataclasses.replace(whole, decoded=np.zeros(4, bool))).tolist() == [0, 0, 0]
     accuracies = np.array([0.5, 0.75, 1.0])
     assert [num_confusing_for(accuracies, share) for share in (0.4, 0.75, 0.8, 1.0)] == [1, 1, 2, 2]
     assert num_confusing_for(np.array([0.1, 0.2, 0.3]), 0.9) == 2

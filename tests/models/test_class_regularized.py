@@ -159,16 +159,18 @@ def test_rematerialised_it_is_the_same(regularised, jit):
 
 
 @pytest.mark.parametrize(
-    ("name", "increment"),
+    ("name", "increment", "biases"),
     [
-        ("r3d_50", 512 * 960),  # 491,520: the papers' figures hold 384,000 copies of the classifier's weights besides
-        ("i3d", 1024 * (480 + 832 + 1024)),
+        # The papers' figures hold 384,000 copies of the classifier's weights, 400 x 960, besides.
+        *((name, 491_520, 960) for name in ("r3d_50", "r3d_101", "wide_r3d_50", "r2plus1d_50")),
+        ("i3d", 1024 * (480 + 832 + 1024), 480 + 832 + 1024),
     ],
 )
-def test_what_it_adds(name, increment):
+def test_what_it_adds(name, increment, biases):
     network = models.build(name, 400)
-    added = cost.count_parameters(class_regularized(name, network)) - cost.count_parameters(network)
-    assert added == increment
+    plain = cost.count_parameters(network)
+    assert cost.count_parameters(class_regularized(name, network)) - plain == increment
+    assert cost.count_parameters(class_regularized(name, network, use_bias=True)) - plain == increment + biases
 
 
 def test_trained_rates_are_parameters():

@@ -1,11 +1,13 @@
 """Runs that start from other weights and train parts of the network only."""
 
+import flax.linen as nn
 import jax
 import numpy as np
 import optax
 import pytest
 
 from jaxvid.evaluation import compare_runs
+from jaxvid.nn.mtconv import MTConv
 from jaxvid.train import evaluate_run, finetune, load_run, step_folder, train
 from jaxvid.train.optim import make_optimizer
 from jaxvid.train.state import create_state
@@ -34,7 +36,7 @@ def moved(before, after):
 @pytest.fixture(scope="module")
 def tuned(tiny, source, tmp_path_factory):
     fields = {"finetune.weights": str(source), "finetune.trainable": LAST, "train.max_steps": 2}
-    fields |= {"optimizer.weight_decay": 0.1, "optimizer.momentum": 0.9, "optimizer.ema_decay": 0.5}
+    fields |= {"optimizer.weight_decay": 0.1, "optimizer.momentum": 0.9, "optimizer.ema_decay": 0.99}
     return train(tiny(**fields), tmp_path_factory.mktemp("tuned")).workdir
 
 
@@ -75,6 +77,29 @@ def test_frozen_parts_normalise_as_in_evaluation(source):
     np.testing.assert_array_equal(ours["stage3"], evaluation["stage3"])
     assert np.abs(ours["stage4"] - evaluation["stage4"]).max() > 1e-3
     assert np.abs(training["stage3"] - evaluation["stage3"]).max() > 1e-3
+
+
+class Pooling(nn.Module):
+    """Two MTConvs that draw what they pool."""
+
+    @nn.compact
+    def __call__(self, x, train):
+        first = MTConv(8, (1, 1, 1), delta=0.5, pool="stochastic", name="first")(x, train)
+        return first, MTConv(8, (1, 1, 1), delta=0.5, pool="stochastic", name="second")(first, train)
+
+
+def test_frozen_parts_do_not_draw_what_they_pool():
+    network, x = Pooling(), jax.random.uniform(jax.random.key(0), (2, 4, 8, 8, 8))
+    variables = network.init({"params": jax.random.key(1), "pool": jax.random.key(2)}, x, True)
+
+    def outputs(train, key=0):
+        with finetune.frozen_as_in_evaluation(("second/norm_local",)):
+            return network.apply(variables, x, train, rngs={"pool": jax.random.key(key)}, mutable=["batch_stats"])[0]
+
+    (first, second), (again, other), (evaluated, _) = outputs(True, 1), outputs(True, 2), outputs(False)
+    np.testing.assert_array_equal(first, again)
+    np.testing.assert_array_equal(first, evaluated)
+    assert np.abs(second - other).max() > 1e-3  # of the second one a part is trained
 
 
 def test_other_classes_get_a_classifier_of_their_own(tiny, source, videos, tmp_path):
@@ -118,7 +143,7 @@ def kept_moments(run):
 def test_with_class_regularization_what_is_frozen_stays_bit_for_bit(tiny, source, tmp_path, trainable):
     """In the parameters, their average, the statistics of BatchNorm, and what the optimizer keeps: nothing."""
     fields = {"finetune.trainable": trainable, "train.max_steps": 1, "model.class_regularization.enabled": True}
-    fields |= {"optimizer.weight_decay": 0.1, "optimizer.ema_decay": 0.5, "optimizer.learning_rate": 1.0}
+    fields |= {"optimizer.weight_decay": 0.1, "optimizer.ema_decay": 0.99, "optimizer.learning_rate": 1.0}
     if trainable:
         fields["finetune.weights"] = str(source)
     progress = Messages()

@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 
 from jaxvid import evaluation
+from jaxvid.config import load
 from jaxvid.inference import Recognizer, load_recognizer
 from jaxvid.train import evaluate_run, load_run, stage_folders, step_folder, train
 from jaxvid.train.loop import train_run
 from jaxvid.train.stages import stage_config
+from jaxvid.train.writers import LoggingProgress
 
 STAGES = (("universal", 2.0, 1.0), ("specific", 1.0, 1.0), ("joint", 1.0, 0.1))
 FIELDS = {"model.u2s.enabled": True, "model.u2s.num_confusing": 1.0, "train.stages": STAGES, "train.max_steps": 2}
@@ -145,6 +147,7 @@ def test_an_oracle_is_asked_at_evaluation(done, tmp_path):
     wrong = plain.side[names[0]][:, 0].argmax(-1) != plain.labels
     changed = (plain.side[names[1]] != oracle.side[names[1]]).any(axis=(1, 2))
     assert not changed[~wrong].any()
+    assert changed[wrong].any()
 
 
 @pytest.mark.slow
@@ -165,6 +168,65 @@ def test_a_finished_run_is_not_trained_again(config, done, tmp_path):
     assert again.finished
     assert (tmp_path / "moved" / "similarity" / "similarity.npz").stat().st_mtime_ns == before
     assert equal(leaves(load_run(tmp_path / "moved")), leaves(load_run(done.workdir)))
+
+
+@pytest.mark.slow
+def test_a_refused_call_leaves_the_run_as_it_was(config, done, tmp_path):
+    shutil.copytree(done.workdir, tmp_path / "run")
+    files = ("config.json", "stages.json")
+    before = [(tmp_path / "run" / name).read_bytes() for name in files]
+    shutil.rmtree(tmp_path / "run" / "specific")  # whose own config would be asked otherwise
+    shutil.rmtree(tmp_path / "run" / "joint")
+    for name, value in {
+        "optimizer.learning_rate": 5.0,
+        "model.u2s.distance": "l1",
+        "train.stages": STAGES[:1],
+    }.items():
+        with pytest.raises(ValueError, match=f"{name} must stay"):
+            train(load(config, {name: value}), tmp_path / "run")
+    assert [(tmp_path / "run" / name).read_bytes() for name in files] == before
+
+
+@pytest.mark.slow
+def test_the_run_goes_on_where_its_data_are_now(config, done, videos, tmp_path):
+    """Before the similarity is measured; and until the next stage has saved, the first one is the run."""
+    run = tmp_path / "run"
+    shutil.copytree(done.workdir, run)
+    for name in ("specific", "joint", "similarity"):
+        shutil.rmtree(run / name)
+    (run / "specific" / "checkpoints").mkdir(parents=True)
+    assert load_run(run).config.train.num_epochs == 2.0
+    shutil.rmtree(run / "specific")
+    shutil.copytree(videos, tmp_path / "videos")
+    opened = []
+
+    class Opened(LoggingProgress):
+        def evaluating(self, total):
+            opened.append(total)
+            return super().evaluating(total)
+
+    moved = load(config, {"data.root": str(tmp_path / "videos")})
+    assert train(moved, run, progress=Opened()).finished
+    assert opened[0] == 15  # the training videos, for the similarity
+    assert equal(leaves(load_run(run)), leaves(load_run(done.workdir)))
+    meta = json.loads((run / "config.json").read_text())
+    assert meta["data"]["root"] == str(tmp_path / "videos")
+
+
+@pytest.mark.slow
+def test_other_classes_have_no_masks_yet(tiny, done, videos, tmp_path):
+    """What belongs to single classes starts anew, the rest does not."""
+    for split in ("train", "val"):
+        (tmp_path / "videos" / split).mkdir(parents=True)
+        for name, other in (("bend", "b"), ("wave", "a")):
+            (tmp_path / "videos" / split / other).symlink_to(videos / split / name)
+    fields = {**FIELDS, "train.stages": (), "finetune.weights": str(done.workdir), "finetune.trainable": ("u2s/mask",)}
+    fields |= {"data.root": str(tmp_path / "videos"), "train.batch_size": 4, "train.max_steps": 1}
+    run = load_run(train(tiny(**fields), tmp_path / "run").workdir)
+    np.testing.assert_array_equal(run.variables["batch_stats"]["u2s"]["confusing"], np.eye(2))
+    assert run.variables["params"]["u2s"]["mask"]["kernel"].shape[1] == 2
+    before = load_run(done.workdir)
+    assert equal(leaves(run, "u2s", "specific", "stage4"), leaves(before, "u2s", "specific", "stage4"))
 
 
 @pytest.mark.slow
@@ -208,6 +270,51 @@ def test_folds_are_not_trained_in_one_run(config, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("last", [False, True])
+def test_a_signal_in_the_last_step_of_a_stage_lets_no_other_begin(tiny, tmp_path, last):
+    class Stopping(LoggingProgress):
+        stage, texts = "", ()
+
+        def message(self, text):
+            self.stage = text if text.startswith("Stage") else self.stage
+            self.texts = (*self.texts, text)
+
+        def epoch(self, step, summary):
+            if ("specific" if last else "universal") in self.stage:
+                signal.raise_signal(signal.SIGTERM)
+
+    stages = (("universal", 0.5, 1.0), ("specific", 0.5, 1.0))
+    config, progress = tiny(**FIELDS | {"train.stages": stages, "train.max_steps": 0}), Stopping()
+    stopped = train(config, tmp_path, progress=progress)
+    assert stopped.finished == last
+    assert (tmp_path / "specific").exists() == last
+    assert ("Stopped by a signal behind the stage universal; the same command goes on." in progress.texts) != last
+    assert train(config, tmp_path).finished
+
+
+def test_what_u2s_cannot_go_around_is_refused_before_the_first_stage(tiny, tmp_path):
+    fields = {**FIELDS, "model.name": "slowfast_r50_4x16", "data.num_frames": 8, "data.crop_size": 32}
+    with pytest.raises(ValueError, match="must have one array behind stage4"):
+        train(tiny(**fields, **{"data.short_side": (32, 32)}), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x05\x06", b"PK\x03\x04 and then nothing", b"\x93NUMPY\x01\x00", "npy"])
+def test_a_file_that_is_no_similarity_is_refused_before_the_first_stage(tiny, tmp_path, content):
+    if content == "npy":
+        with (tmp_path / "x.npz").open("wb") as file:
+            np.save(file, np.eye(3))
+    else:
+        (tmp_path / "x.npz").write_bytes(content)
+    config = tiny(**FIELDS | {"model.u2s.similarity": str(tmp_path / "x.npz")})
+    with pytest.raises(ValueError, match=r"model\.u2s\.similarity must be an npz with 'confusing' and 'class_names'"):
+        train(config, tmp_path / "run")
+    with pytest.raises(FileNotFoundError, match=r"model\.u2s\.similarity must be a file"):
+        train(load(config, {"model.u2s.similarity": str(tmp_path / "y.npz")}), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
@@ -220,6 +327,10 @@ def test_folds_are_not_trained_in_one_run(config, tmp_path):
         ({"schedule.warmup_epochs": 1.5}, "warmup_epochs must be <= the epochs of each of train.stages"),
         ({"model.class_regularization.enabled": True}, "model.u2s.enabled must be false with"),
         ({"model.u2s.oracle": True, "model.u2s.variant": "no_mask"}, "model.u2s.oracle must be false unless"),
+        (
+            {"model.u2s.similarity": "x.npz", "model.u2s.variant": "no_mask"},
+            "model.u2s.similarity must be empty unless",
+        ),
         ({"model.u2s.top_accuracy": 0.0}, r"top_accuracy must be in \(0, 1\]"),
     ],
 )
