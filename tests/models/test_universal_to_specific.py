@@ -173,6 +173,54 @@ def test_without_masks_the_specific_network_is_a_second_one(variant, network, dr
     assert "losses" not in sown
 
 
+@pytest.mark.slow
+def test_the_network_starts_as_without(network, jit):
+    key = jax.random.key(3)
+    ours, plain = (jit(model.init)(key, VIDEO) for model in (universal_to_specific(network), network))
+    for name in ("params", "batch_stats"):
+        own = {block: tree for block, tree in ours[name].items() if block != "u2s"}
+        jax.tree.map(np.testing.assert_array_equal, own, dict(plain[name]))
+
+
+def train_terms(model, variables):
+    """A function of the parameters that all networks and the regularisation are part of."""
+
+    def total(params):
+        _, sown = model.apply(
+            {**variables, "params": params}, VIDEO, train=True, mutable=["side", "losses", "batch_stats"]
+        )
+        values = [*jax.tree.leaves(sown["side"]), *jax.tree.leaves(sown["losses"])]
+        return sum(jnp.sum(jnp.sin(value.astype(jnp.float32))) for value in values)
+
+    return total
+
+
+@pytest.mark.slow
+def test_rematerialised_it_is_the_same(full, jit):
+    model, variables, *_ = full
+    again = universal_to_specific(model.network.clone(remat=True))
+    grads = [jit(jax.grad(train_terms(each, variables)))(variables["params"]) for each in (model, again)]
+    flat = [flax.traverse_util.flatten_dict(each, sep="/") for each in grads]
+    assert set(flat[0]) == set(flat[1])
+    for path, leaf in flat[0].items():
+        scale = float(jnp.abs(leaf).max()) + 1e-6
+        np.testing.assert_allclose(flat[1][path], leaf, rtol=1e-3, atol=1e-3 * scale, err_msg=path)
+
+
+@pytest.mark.slow
+def test_of_two_classes_neither_need_be_confused(jit):
+    """Nothing is regularised then, and every gradient is finite; in bfloat16 logits and masks are float32."""
+    network = models.build("r3d_18", 2, width=4, conv="direct", dtype="bfloat16").clone(stage_sizes=(1, 1, 1, 1))
+    model = universal_to_specific(network)
+    variables = jit(model.init)(jax.random.key(0), VIDEO)
+    np.testing.assert_array_equal(variables["batch_stats"]["u2s"]["confusing"], np.eye(2))
+    grads = jit(jax.grad(train_terms(model, variables)))(variables["params"])
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(grads))
+    logits, sown = jit(lambda v: model.apply(v, VIDEO, mutable=["side", "losses", "masks"]))(variables)
+    assert {leaf.dtype for leaf in jax.tree.leaves((logits, sown))} == {np.dtype(np.float32)}
+    assert float(sown["losses"]["u2s"]["category_regularization"]) == 0
+
+
 QUICK = ("u2s_resnet_50", "tsm_r50", "resnet2d_18")
 FAMILIES = (*QUICK, "x3d_s", "srtg_r3d_18", "mfnet", "i3d", "mtnet_s", "densenet2d_121", "ir_csn_50")
 
