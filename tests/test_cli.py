@@ -147,6 +147,17 @@ def test_another_broken_pipe_is_an_error(monkeypatch, capsys):
     assert capsys.readouterr().err == "error: [Errno 32] Broken pipe\n"
 
 
+def test_ctrl_c_is_one_word(monkeypatch, capsys):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(commands, "list_models", interrupted)
+    assert cli.main(["models"]) == 130
+    assert capsys.readouterr().err == "interrupted\n"
+    with pytest.raises(KeyboardInterrupt):
+        cli.main(["models", "--debug"])
+
+
 def test_a_bug_keeps_its_traceback(monkeypatch):
     def buggy(*_):
         raise TypeError("a bug")

@@ -10,11 +10,12 @@ from collections.abc import Sequence
 
 from jaxvid.cli.parsing import UsageError, parse
 
+_INTERRUPTED = 130  # 128 + SIGINT
 _READER_LEFT = 141  # 128 + SIGPIPE, as a shell reports any program that wrote to a closed pipe
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one command; returns the exit status (0 done, 1 failed, 2 wrong usage, 141 nobody reads the output)."""
+    """Runs one command; returns the exit status (0 done, 1 failed, 2 wrong usage, 130 Ctrl-C, 141 nobody reads)."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
@@ -25,6 +26,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UsageError as error:
         print(error, file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        if _wants_traceback(arguments):
+            raise
+        print("interrupted", file=sys.stderr)
+        return _INTERRUPTED
     except (ValueError, OSError, RuntimeError, ImportError) as error:
         if isinstance(error, BrokenPipeError) and _nobody_reads():
             return _READER_LEFT

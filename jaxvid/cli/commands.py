@@ -50,12 +50,8 @@ def evaluate(options: argparse.Namespace, overrides: dict[str, str]) -> int:
 
     with RichProgress() as progress:
         done = evaluate_run(options.checkpoint, options.output, overrides, best=options.best, progress=progress)
-    print(done.table)
-    if fusions := done.fusion_table:
-        print(fusions)
-    if guesses := done.guess_table:
-        print(guesses)
-    print(_table(done.metrics, title=f"{done.run.config.model.name}, step {done.run.step}"))
+    tables = (done.table, done.fusion_table, done.guess_table, _table(done.metrics, title=done.run.title))
+    print("\n\n".join(filter(None, tables)))
     print(f"results: {done.output}")
     return 0
 
@@ -67,11 +63,11 @@ def compare(options: argparse.Namespace, overrides: dict[str, str]) -> int:
 
     found = evaluation.compare_runs(options.run_a, options.run_b)
     folder = None if options.output is None else make_output_folder("--output", options.output)
-    print(evaluation.comparison_json(found) if options.json else evaluation.format_comparison(found))
-    if folder is not None:
+    if folder is not None:  # before it is printed, which may end in a pipe that nobody reads
         evaluation.write_comparison(folder, found)
-        if not options.json:
-            print(f"results: {folder}")
+    print(evaluation.comparison_json(found) if options.json else evaluation.format_comparison(found))
+    if folder is not None and not options.json:
+        print(f"results: {folder}")
     return 0
 
 
@@ -90,11 +86,11 @@ def fuse(options: argparse.Namespace, overrides: dict[str, str]) -> int:
         chosen["weights"] = _numbers("--weights", options.weights)
     found = evaluation.fuse_runs(options.words, **chosen)
     folder = None if options.output is None else make_output_folder("--output", options.output)
-    print(evaluation.fusion_json(found) if options.json else evaluation.format_fusion(found))
     if folder is not None:
         evaluation.write_fusion(folder, found)
-        if not options.json:
-            print(f"results: {folder}")
+    print(evaluation.fusion_json(found) if options.json else evaluation.format_fusion(found))
+    if folder is not None and not options.json:
+        print(f"results: {folder}")
     return 0
 
 

@@ -123,7 +123,10 @@ def make_flow(
     folder = Path(output).expanduser().absolute()
     _check_apart(root, folder)
     _refuse_foreign(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"output must be a folder that can be made, received {folder} ({error.strerror}).") from error
     in_use = f"output must be written by one process at a time, received {folder}, in use."
     with only_one(folder / ".lock", in_use):
         _begin(folder, datasets[0].name, settings, version)
@@ -132,14 +135,15 @@ def make_flow(
 
 
 def make_flow_file(job: FlowJob) -> tuple[str, str, int | None]:
-    """Makes one flow video, or finds that it is there.
+    """Makes one flow video, or finds that it is there: as ``make`` does, one that is older than its video is made anew.
 
     Returns:
       ``"made"``, ``"kept"`` or ``"broken"``; and of a broken one the reason, and the frame where that is known.
     """
     path = Path(job.path)
     try:
-        if path.is_file() and is_flow_of(job.path, job.video, job.settings):
+        newer = path.is_file() and os.path.getmtime(job.path) >= os.path.getmtime(job.video)
+        if newer and is_flow_of(job.path, job.video, job.settings):
             return "kept", "", None
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as file:
@@ -184,6 +188,8 @@ def _check_apart(root: Path, folder: Path) -> None:
 
 
 def _refuse_foreign(folder: Path) -> None:
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"output must be a folder, received {folder}, which is a file.")
     if folder.exists() and not (folder / FLOW_RECORD).exists():
         others = sorted(entry.name for entry in folder.iterdir() if not entry.name.startswith("."))
         if others:

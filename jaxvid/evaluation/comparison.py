@@ -153,9 +153,10 @@ def read_scored(run: str | os.PathLike[str]) -> tuple[Judged, np.ndarray]:
         _check_arrays(names, labels, decoded, scores, class_names)
     # What a damaged or foreign file may raise, from NumPy's reader down to the decompression.
     except (OSError, ValueError, EOFError, TypeError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
+        why = "it is damaged, or no npz file" if "pickle" in str(error) or "protocol" in str(error) else error
         raise ValueError(
             f"a run must hold the predictions of an evaluation, received {printable(str(path))}, which does not "
-            f"({error})."
+            f"({why})."
         ) from error
     correct = decoded & (scores.argmax(axis=1) == labels)
     return Judged(str(run), tuple(class_names.tolist()), tuple(names.tolist()), labels, decoded, correct), scores
@@ -246,8 +247,12 @@ def _check_arrays(names: Any, labels: Any, decoded: Any, scores: Any, class_name
     shapes = [array.shape for array in (names, labels, decoded, scores, class_names)]
     if shapes != [(n,), (n,), (n,), (n, K), (K,)] or n < 1:
         raise ValueError(f"its arrays must have the shapes [n], [n], [n], [n K] and [K], received {shapes}")
-    if decoded.dtype != bool or labels.dtype.kind != "i" or names.dtype.kind != "U" or class_names.dtype.kind != "U":
-        raise ValueError("decoded must be bool, labels int, names and class_names text")
+    kinds = {"names": (names, "U"), "labels": (labels, "iu"), "decoded": (decoded, "b"), "scores": (scores, "f"),
+             "class_names": (class_names, "U")}  # fmt: skip
+    for name, (array, kind) in kinds.items():
+        if array.dtype.kind not in kind:
+            what = {"U": "text", "iu": "integers", "b": "bool", "f": "floating-point numbers"}[kind]
+            raise ValueError(f"{name} must be {what}, received {array.dtype}")
     if labels.min() < 0 or labels.max() >= K:
         raise ValueError(f"labels must be in [0, {K}), received {labels.min()} to {labels.max()}")
     if not np.isfinite(scores).all():

@@ -44,10 +44,18 @@ def format_comparison(found: Comparison) -> str:
             f"exact p = {p_text(test.exact_p_value)}{few}",
             "",
             *_in_words(found),
+            *_contradiction(found),
             "",
             *_class_table(found.classes),
         ]
     )
+
+
+def _contradiction(found: Comparison) -> list[str]:
+    """Near the level the interval of the bootstrap and the exact test need not agree."""
+    low, high = found.interval
+    agree = found.significant != (low <= 0 <= high) or found.test.b == found.test.c
+    return [] if agree else ["The interval says otherwise: near the level it may, and then the exact test decides."]
 
 
 def _contingency(found: Comparison) -> list[str]:

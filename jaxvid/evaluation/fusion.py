@@ -245,7 +245,7 @@ def weight_grid(num_runs: int, step: float) -> np.ndarray:
     >>> weight_grid(2, 0.25).tolist()
     [[2, 2], [3, 1], [1, 3], [4, 0], [0, 4]]
     """
-    steps = round(1 / step) if 0 < step <= 1 else 0
+    steps = round(1 / step) if 1e-6 <= step <= 1 else 0
     if not steps or abs(steps * step - 1) > 1e-9:
         raise ValueError(f"step must be in (0, 1] and divide 1, as 0.05 does, received step={step}.")
     num_points = math.comb(steps + num_runs - 1, num_runs - 1)

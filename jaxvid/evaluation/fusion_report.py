@@ -163,8 +163,16 @@ def write_fusion(output: str | os.PathLike[str], found: Fusion) -> dict[str, Pat
 
     Returns:
       The files by their names.
+
+    Raises:
+      ValueError: the folder holds a run, or an evaluation that is no fusion, which would be written over.
     """
     judged, folder = found.judged, Path(output)
+    ours = (folder / "fuse.json").exists()
+    for name in ("checkpoints", "stages.json", "eval", *["predictions.npz"] * (not ours)):
+        if (folder / name).exists():
+            place = printable(str(folder))
+            raise ValueError(f"output must be a folder of its own, received {place}, which holds {name}.")
     folder.mkdir(parents=True, exist_ok=True)
     predictions = _predictions(found)
     metrics = summarize(predictions, judged.class_names) | {

@@ -18,6 +18,7 @@ import numpy as np
 from jaxvid.data.pipeline import eval_batches
 from jaxvid.data.records import VideoDataset, VideoRecord
 from jaxvid.evaluation import mean_scores
+from jaxvid.evaluation.text import printable
 from jaxvid.explain import EXPLAINERS
 from jaxvid.explain.sheet import Heated, draw_film, draw_sheet
 from jaxvid.files import replacing, write_text
@@ -38,6 +39,7 @@ FILM_RATE = 8.0
 """Frames a second of a film: a clip is short, and this is slow enough to look at."""
 
 _NETWORKS = ("universal", "mask", "specific")  # in the order in which they are asked
+_ENDINGS = (".png", ".mp4", ".npz")  # of what is written of a video
 _BATCH = 8  # clips: maps of the frames' size are kept for all of a batch
 
 
@@ -86,6 +88,8 @@ def explain_videos(
 
     What is explained is the evaluation's view in the middle.
 
+    ``NAME`` is that of the video, with a number behind it where that is another one's or a video would be written over.
+
     * ``NAME.png``: the frames, and below them each map over the frames.
     * ``NAME.mp4``: the same, moving, with :data:`FILM_RATE` frames a second.
     * ``NAME.npz``: ``video uint8[T H W 3]``, ``maps float32[T H W C]`` and ``names``.
@@ -112,7 +116,7 @@ def explain_videos(
         raise ValueError("model.u2s.oracle must be false with videos that are named: nothing says their true classes.")
     files: list[Path] = []
     told: list[dict[str, Any]] = []
-    reasons, stems, advance = Reasons(), _stems(dataset, bool(videos)), progress.evaluating(len(dataset))
+    reasons, stems, advance = Reasons(), _stems(dataset, folder, bool(videos)), progress.evaluating(len(dataset))
     for found in _explanations(run, method, dataset, reasons, asked, top, labelled=not videos):
         stem = stems[found.record.id]
         written = _write(folder, stem, found.heated)
@@ -124,7 +128,7 @@ def explain_videos(
     about = {"method": method, "checkpoint": str(run.checkpoint), "step": run.step, "split": dataset.split}
     errors = [{"path": dataset[id].name, "error": why} for id, why in sorted(reasons.of.items())]
     write_text(file, json.dumps({**about, "videos": told, "errors": errors}, indent=1, allow_nan=False) + "\n")
-    lines = tuple(" | ".join((each["path"], *_said(each))) for each in told)
+    lines = tuple(" | ".join((printable(each["path"]), *_said(each))) for each in told)
     return VideosExplained((*files, file), lines, tuple(reasons.of[id] for id in sorted(reasons.of)))
 
 
@@ -259,13 +263,17 @@ def _some(dataset: VideoDataset, number: int) -> VideoDataset:
     return VideoDataset(dataset.name, dataset.split, dataset.class_names, records)
 
 
-def _stems(dataset: VideoDataset, named: bool) -> list[str]:
-    """The beginning of each video's file names, of which none comes twice."""
+def _stems(dataset: VideoDataset, folder: Path, named: bool) -> list[str]:
+    """The beginning of each video's file names, of which none comes twice and none is that of a video in the folder."""
+    videos = {os.path.realpath(record.video) for record in dataset if isinstance(record.video, str)}
     taken: dict[str, None] = {}
+
+    def free(name: str) -> bool:
+        return name not in taken and not any(os.path.realpath(folder / f"{name}{end}") in videos for end in _ENDINGS)
+
     for record in dataset:
         stem = Path(record.name).stem if named else "_".join(Path(record.name).with_suffix("").parts)
-        stem = stem.replace("/", "_").strip(".") or "video"
-        taken[next(name for name in _numbered(stem) if name not in taken)] = None
+        taken[next(filter(free, _numbered(stem.replace("/", "_").strip(".") or "video")))] = None
     return [*taken]
 
 

@@ -106,7 +106,9 @@ class UniversalToSpecific(nn.Module):
             universal = self.network(video, train)
         features = outputs[last]
         if not isinstance(features, jax.Array):
-            raise ValueError(f"a network in u2s must have one array behind {last}, received several (pathways).")
+            raise ValueError(
+                f"a network in U2S (model.u2s) must have one array behind {last}, received several (pathways)."
+            )
         shared = {name: outputs[name] for name in ("stem", *(f"stage{n + 1}" for n in range(self.shared_stages)))}
         chosen = self._chosen_class(universal)
         logits = {"universal": universal} | self.u2s(video, train, features, chosen, shared, last)

@@ -48,7 +48,8 @@ def confusing_matrix(path: str | Path, variant: str, class_names: tuple[str, ...
             theirs, matrix = [str(each) for each in stored["class_names"]], stored[name].astype(np.float32)
     except (KeyError, TypeError, ValueError, EOFError, OSError, zipfile.BadZipFile) as error:
         raise ValueError(
-            f"model.u2s.similarity must be an npz with {name!r} and 'class_names', received {str(path)!r} ({error})."
+            f"model.u2s.similarity must be an npz with {name!r} and 'class_names', received {str(path)!r}, which is "
+            "another file or damaged."
         ) from error
     if theirs != list(class_names):
         raise ValueError(
@@ -59,6 +60,7 @@ def confusing_matrix(path: str | Path, variant: str, class_names: tuple[str, ...
     if matrix.shape != (K, K) or not np.isfinite(matrix).all() or matrix.min() < 0 or (np.diag(matrix) != 1).any():
         raise ValueError(
             f"model.u2s.similarity must hold {name!r} as [{K} {K}], at least 0 and 1 on the diagonal, received "
-            f"{str(path)!r} with {list(matrix.shape)}."
+            f"{str(path)!r} with {list(matrix.shape)}, {matrix.min(initial=np.inf)} and more, and a diagonal of "
+            f"{np.diag(matrix).min(initial=np.inf)} and more."
         )
     return matrix

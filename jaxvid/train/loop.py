@@ -134,12 +134,12 @@ class _Training:
         optimizer = finetune.only(optim.make_optimizer(config.optimizer, schedule), trainable)
         pixels = {"mean": config.data.mean, "std": config.data.std, "color": config.data.color}
         self.apply = make_apply(model, **pixels)
-        keep = {"keep_last": config.checkpoint.keep_last, "keep_best": config.checkpoint.keep_best}
-        self.saver = stack.enter_context(Checkpointer(workdir / "checkpoints", **keep))
         clip_shape = (config.data.num_frames, config.data.crop_size, config.data.crop_size)
         ema = config.optimizer.ema_decay > 0
         state = create_state(model, clip_shape, optimizer, seed=config.train.seed, ema=ema)
         finetune.check_trainable(state.params, trainable)
+        keep = {"keep_last": config.checkpoint.keep_last, "keep_best": config.checkpoint.keep_best}
+        self.saver = stack.enter_context(Checkpointer(workdir / "checkpoints", **keep))
         if config.finetune.weights and not self.saver.steps():
             state, message = finetune.start_from(state, config, self.train_set.class_names, run=workdir.parent)
             progress.message(message)
@@ -151,6 +151,8 @@ class _Training:
         if (trainable or config.finetune.weights) and not self.step:
             table = group_table(self.state.params, trainable, schedule, self.plan.total_steps)
             progress.message(table)
+            if not config.finetune.weights:
+                progress.message("What is not trained stays as it was drawn, because finetune.weights is empty.")
             if jax.process_index() == 0:
                 write_text(workdir / "groups.txt", f"{table}\n")
         self.kept: KeptFeatures | None = None

@@ -16,6 +16,7 @@ from jaxvid.train import assemble, sharding
 from jaxvid.train.checkpoint import load_for_evaluation
 from jaxvid.train.loop import predict
 from jaxvid.train.output import make_output_folder
+from jaxvid.train.stage_folders import newest_stage
 from jaxvid.train.step import EvaluationApply, make_apply
 from jaxvid.train.writers import LoggingProgress, Progress
 from jaxvid.types import Variables
@@ -53,6 +54,16 @@ class Run:
     model: nn.Module
     apply: EvaluationApply
     variables: Variables
+    stage: str = ""  # of a run in stages, the one that the checkpoint is of
+
+    @property
+    def title(self) -> str:
+        """The network, what stands around it, and the step, as a person would say it."""
+        model = self.config.model
+        around = " with U2S" if model.u2s.enabled else ""
+        around += " and an oracle" if model.u2s.enabled and model.u2s.oracle else ""
+        around += " with Class Regularization" if model.class_regularization.enabled else ""
+        return f"{model.name}{around}{f', stage {self.stage}' if self.stage else ''}, step {self.step}"
 
 
 @dataclass(frozen=True)
@@ -112,6 +123,7 @@ def load_run(checkpoint: str | Path, overrides: dict[str, Any] | None = None, *,
         model=model,
         apply=make_apply(model, **{name: meta["preprocessing"][name] for name in ("mean", "std", "color")}),
         variables=variables,
+        stage=_stage(Path(checkpoint)),
     )
 
 
@@ -128,7 +140,7 @@ def evaluate_run(
 
     Args:
       checkpoint: as in :func:`load_run`.
-      output: folder of the results; ``RUN/eval`` by default.
+      output: folder of the results; by default ``RUN/eval``, or ``RUN/eval-oracle`` with ``model.u2s.oracle``.
       overrides: as in :func:`load_run`, for example ``{"eval.num_clips": 10, "eval.num_crops": 3}``.
       best: as in :func:`load_run`.
       progress: told how far the evaluation is.
@@ -140,7 +152,10 @@ def evaluate_run(
     paths.enable_compilation_cache()
     progress = progress or LoggingProgress()
     run = load_run(checkpoint, overrides, best=best)
-    folder = make_output_folder("--output", _run_folder(run.checkpoint) / "eval" if output is None else output)
+    oracle = run.config.model.u2s.enabled and run.config.model.u2s.oracle
+    if output is None:
+        output = _run_folder(run.checkpoint) / ("eval-oracle" if oracle else "eval")
+    folder = make_output_folder("--output", output)
     dataset = eval_split(run, progress)
     if predictions is None:
         mesh = sharding.make_mesh(run.config.train.mesh)
@@ -150,6 +165,8 @@ def evaluate_run(
     clip_names = [record.name for record in dataset]
     settings = {"checkpoint_step": run.step, "num_views": run.config.eval.num_clips * run.config.eval.num_crops}
     settings |= {"frame_order": run.config.eval.frame_order, "split": dataset.split}
+    settings |= {"stage": run.stage} if run.stage else {}
+    settings |= {"oracle": True} if oracle else {}
     evaluation.write_report(folder, predictions, metrics | settings, run.class_names, clip_names=clip_names)
     return Evaluated(run, folder, predictions, clip_names, metrics)
 
@@ -177,6 +194,11 @@ def _with_classes(dataset: VideoDataset, class_names: tuple[str, ...]) -> VideoD
 
 def _few(names: tuple[str, ...]) -> str:
     return f"[{', '.join(map(repr, names[:20]))}{', ...' if len(names) > 20 else ''}]"
+
+
+def _stage(checkpoint: Path) -> str:
+    newest = newest_stage(checkpoint)
+    return newest.name if newest != checkpoint else ""
 
 
 def _run_folder(checkpoint: Path) -> Path:

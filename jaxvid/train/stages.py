@@ -21,7 +21,7 @@ from jaxvid.train.loop import TrainResult, check_same_recipe, predict, save_conf
 from jaxvid.train.output import make_output_folder
 from jaxvid.train.process import only_one_process
 from jaxvid.train.run import load_run
-from jaxvid.train.stage_folders import newest_stage, write_stages
+from jaxvid.train.stage_folders import holds_stages, newest_stage, write_stages
 from jaxvid.train.writers import LoggingProgress, Progress
 
 SIMILARITY = "similarity"
@@ -79,6 +79,8 @@ def train(
     """
     if config.train.stages and not config.data.folds:  # which the call below refuses
         return _train_stages(config, workdir, progress or LoggingProgress())
+    if holds_stages(Path(workdir)):
+        raise ValueError(f"--workdir must not be a run in stages where train.stages is empty, received {workdir}.")
     return train_run(config, workdir, progress=progress, features=features)
 
 
@@ -97,7 +99,7 @@ def _train_stages(config: Config, workdir: str | Path, progress: Progress) -> Tr
     predictions: evaluation.Predictions | None = None  # of the stage before, where it was evaluated here
     with only_one_process(workdir):
         if newest_stage(workdir) != workdir:
-            check_same_recipe(config, json.loads((workdir / "config.json").read_text(encoding="utf-8")))
+            _check_same_run(config, workdir / "config.json")
         if jax.process_index() == 0:
             write_stages(workdir, [name for name, _, _ in stages])
         save_config(config, workdir)
@@ -114,6 +116,14 @@ def _train_stages(config: Config, workdir: str | Path, progress: Progress) -> Tr
     if result.finished and not complete:
         progress.message(f"Stopped by a signal behind the stage {name}; the same command goes on.")
     return dataclasses.replace(result, workdir=workdir, finished=complete)
+
+
+def _check_same_run(config: Config, begun: Path) -> None:
+    try:
+        stored = json.loads(begun.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return  # each stage has its own config, and compares it
+    check_same_recipe(config, stored)
 
 
 def _check_before_hours(config: Config, progress: Progress) -> None:

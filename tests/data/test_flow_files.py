@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -294,6 +295,22 @@ def test_what_has_no_flow_is_refused(tmp_path, clip):
     refused(dataset(VideoRecord(0, 0, clip(), "a.mp4")), tmp_path / "flow", "received 'mine' data, which are not.")
     refused(dataset(VideoRecord(0, 0, "/x/a.mp4", "b.mp4")), tmp_path / "flow", "must lie at its name under the root")
     assert not (tmp_path / "flow").exists()
+
+
+def test_another_video_of_the_same_name_gets_another_flow(videos, tmp_path):
+    flow = tmp_path / "flow"
+    make_flow(folder(videos), flow, SMALL, num_workers=0)
+    before = digest(flow)
+    os.utime(videos / "train" / "clap" / "a.mp4", (time.time() + 60,) * 2)
+    report = make_flow(folder(videos), flow, SMALL, num_workers=0)
+    assert (report.num_made, report.num_kept) == (1, 3)
+    assert digest(flow) == before
+
+
+def test_a_file_is_no_folder(videos, tmp_path):
+    (tmp_path / "file").touch()
+    refused(folder(videos), tmp_path / "file", "which is a file.")
+    refused(folder(videos), tmp_path / "file" / "flow", "output must be a folder that can be made")
 
 
 def test_only_one_process_writes(videos, tmp_path):

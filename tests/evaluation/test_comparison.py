@@ -229,6 +229,7 @@ def test_a_damaged_file_is_one_sentence(tmp_path, damage):
     ) as e:
         read_judged(tmp_path)
     assert "\n" not in str(e.value)
+    assert "pickle" not in str(e.value)
 
 
 @pytest.mark.parametrize(
@@ -237,7 +238,10 @@ def test_a_damaged_file_is_one_sentence(tmp_path, damage):
         ({"labels": None}, "it has no labels: 'jaxvid eval' writes them"),
         ({"labels": np.arange(8)}, r"labels must be in [0, 3), received 0 to 7"),
         ({"labels": np.zeros(7, int)}, "its arrays must have the shapes"),
-        ({"decoded": np.ones(8, int)}, "decoded must be bool"),
+        ({"decoded": np.ones(8, int)}, "decoded must be bool, received int64"),
+        ({"labels": np.zeros(8)}, "labels must be integers, received float64"),
+        ({"scores": np.full((8, 3), 1j)}, "scores must be floating-point numbers, received complex128"),
+        ({"names": np.arange(8)}, "names must be text, received int64"),
         ({"scores": np.full((8, 3), np.nan)}, "scores must be finite"),
         ({"class_names": np.array(["a", "a", "b"])}, "class_names must differ"),
     ],

@@ -79,6 +79,12 @@ def test_what_it_means_in_plain_words(changes, sentence):
     assert any(line.startswith(sentence) for line in format_comparison(compared(changes)).splitlines())
 
 
+def test_an_interval_that_contradicts_the_test_is_told():
+    sentence = "The interval says otherwise: near the level it may, and then the exact test decides."
+    told = {change: sentence in format_comparison(compared([change, 0])).splitlines() for change in (2, 5, 10)}
+    assert told == {2: False, 5: True, 10: False}
+
+
 def test_of_many_classes_the_text_lists_the_largest_changes():
     changes = [*range(1, 13), *[0] * 10, *range(-12, 0)]
     lines = format_comparison(compared(changes)).splitlines()

@@ -239,6 +239,7 @@ def test_a_clip_that_could_not_be_decoded_is_wrong_in_all():
         (2, {"num_folds": 61}, "received num_folds=61."),
         (2, {"seed": -1}, "seed must be >= 0 and < 2**64, received seed=-1."),
         (2, {"step": 0.15}, "received step=0.15."),
+        (2, {"step": 1e-320}, "step must be in (0, 1] and divide 1"),
         (2, {"weights": [1]}, "weights must be 2 numbers >= 0"),
         (2, {"weights": [0, 0]}, "not all 0, received [0.0, 0.0]."),
     ],

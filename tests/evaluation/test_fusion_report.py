@@ -112,6 +112,14 @@ def test_the_folder_is_an_evaluation_of_its_own(runs, tmp_path):
     np.testing.assert_array_equal(again.scores, found.scores)
 
 
+@pytest.mark.parametrize("name", ["checkpoints", "stages.json", "eval", "predictions.npz"])
+def test_a_run_is_not_written_over(name, tmp_path):
+    (tmp_path / name).touch()
+    with pytest.raises(ValueError, match=rf"output must be a folder of its own, received .*, which holds {name}"):
+        write_fusion(tmp_path, fuse_judged(list(halves()), weights=[1, 1]))
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
 def test_a_picture_of_other_weights_does_not_stay(tmp_path, monkeypatch):
     monkeypatch.setattr(fusion_report, "write_report", lambda *arguments, **options: {})
     (tmp_path / "fuse.png").write_bytes(b"of an earlier fusion")

@@ -133,7 +133,7 @@ def test_an_evaluation_tells_the_networks_apart(done):
     rows = json.loads((found.output / "fusions.json").read_text())
     assert len(rows) == 7
     assert rows[-1]["top1"] == found.metrics["top1"]
-    assert len(found.fusion_table.splitlines()) == 8
+    assert len(found.fusion_table.splitlines()) == 9  # with the names of the columns, and what the rows are
     compared = evaluation.compare_runs(done.workdir, done.workdir / "eval" / "networks" / "universal")
     assert compared.num_clips == 6
 
@@ -141,7 +141,12 @@ def test_an_evaluation_tells_the_networks_apart(done):
 @pytest.mark.slow
 def test_an_oracle_is_asked_at_evaluation(done, tmp_path):
     plain = evaluate_run(done.workdir, tmp_path / "plain").predictions
-    oracle = evaluate_run(done.workdir, tmp_path / "oracle", {"model.u2s.oracle": True}).predictions
+    asked = evaluate_run(done.workdir, None, {"model.u2s.oracle": True})
+    assert asked.output == done.workdir / "eval-oracle"
+    told = json.loads((asked.output / "metrics.json").read_text())
+    assert (told["oracle"], told["stage"]) == (True, "joint")
+    assert asked.run.title == "r3d_18 with U2S and an oracle, stage joint, step 2"
+    oracle = asked.predictions
     names = ("u2s/universal/logits", "u2s/specific/logits")
     np.testing.assert_array_equal(*(each.side[names[0]] for each in (plain, oracle)))
     wrong = plain.side[names[0]][:, 0].argmax(-1) != plain.labels
@@ -185,6 +190,25 @@ def test_a_refused_call_leaves_the_run_as_it_was(config, done, tmp_path):
         with pytest.raises(ValueError, match=f"{name} must stay"):
             train(load(config, {name: value}), tmp_path / "run")
     assert [(tmp_path / "run" / name).read_bytes() for name in files] == before
+
+
+@pytest.mark.slow
+def test_a_run_of_one_stage_is_not_trained_among_several(config, done):
+    before = (done.workdir / "config.json").read_bytes()
+    with pytest.raises(ValueError, match=r"--workdir must not be a run in stages where train\.stages is empty"):
+        train(load(config, {"train.stages": ()}), done.workdir)
+    assert (done.workdir / "config.json").read_bytes() == before
+
+
+@pytest.mark.slow
+def test_without_the_config_of_the_whole_the_stages_go_on(config, done, tmp_path):
+    shutil.copytree(done.workdir, tmp_path / "run")
+    for text in (None, "{half"):
+        (tmp_path / "run" / "config.json").unlink()
+        if text:
+            (tmp_path / "run" / "config.json").write_text(text)
+        assert train(config, tmp_path / "run").finished
+        assert json.loads((tmp_path / "run" / "config.json").read_text())["train"]["seed"] == config.train.seed
 
 
 @pytest.mark.slow
