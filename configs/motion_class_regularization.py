@@ -12,8 +12,8 @@ The argument is the network: one of an r3d's kind is trained as `configs/motion.
 
 Seen with seed 0, top-1 on the 288 clips of `val`: r3d_18 96.9 %, its twin 97.6 %; 5 clips are won and 7 lost (exact
 p = 0.77). mtnet_s, which is far from trained after its ten epochs, 34.7 %, its twin 39.2 %; 25 won and 38 lost (exact
-p = 0.13). No gain in either. What each stage takes a clip for is in runs/motion-cr/eval/stage_guesses.txt: nearly always the
-same class, see jaxvid.nn.ClassRegularization.
+p = 0.13). No gain in either. What each stage takes a clip for is in runs/motion-cr/eval/stage_guesses.txt: nearly
+always the same class, see jaxvid.nn.ClassRegularization.
 """
 
 import pathlib

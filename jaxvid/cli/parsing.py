@@ -234,7 +234,9 @@ def _build_parser() -> argparse.ArgumentParser:
     )
     explain.add_argument("--top", type=int, metavar="K", help="u2s_masks: confused classes of a video (default: 5)")
     explain.add_argument(
-        "--against", metavar="RUN_B", help="u2s_weights: another run; u2s_similarity: the one-pass network"
+        "--against",
+        metavar="RUN_B",
+        help="u2s_weights: another run; u2s_similarity: the one-pass network, a run without U2S",
     )
 
     models = _command(

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jaxvid.evaluation.comparison import ALPHA, POWER, Comparison
-from jaxvid.evaluation.confusion import writable
+from jaxvid.evaluation.confusion import writable, writable_names
 from jaxvid.evaluation.stats import FEW
 from jaxvid.evaluation.text import columns, p_text, printable
 from jaxvid.files import replacing, write_text
@@ -152,7 +152,7 @@ def _draw_bars(axes: Axes, shown: Sequence[Mapping[str, Any]], classes: Sequence
     axes.axvline(0, color="0.2", linewidth=0.8)
     axes.set_ylim(len(shown) - 0.4, -0.6)  # the first at the top
     numbers = {row["class"]: k for k, row in enumerate(classes)}
-    names = [writable(row["class"], f"class {numbers[row['class']]}") for row in shown]
+    names = writable_names([row["class"] for row in classes], [numbers[row["class"]] for row in shown])
     axes.set_yticks(range(len(shown)), names, fontsize=9)
     for label in axes.get_yticklabels():
         label.set_parse_math(False)

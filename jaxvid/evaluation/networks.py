@@ -55,11 +55,12 @@ def network_fusions(networks: Mapping[str, Predictions], class_names: Sequence[s
 
 
 def format_networks(rows: Sequence[Mapping[str, Any]]) -> str:
-    """The rows of :func:`network_fusions` as a table for a terminal."""
+    """The rows of :func:`network_fusions` as a table for a terminal, and which of them is the run's own answer."""
     measures = [key for key in rows[0] if key.startswith("top")]
     lines = [["networks", *measures]]
     lines += [[" + ".join(row["networks"]), *(f"{row[key]:7.2%}" for key in measures)] for row in rows]
-    return "\n".join(columns(lines))
+    inside = "; 'universal' is the network inside of this run" * any(row["networks"] == ["universal"] for row in rows)
+    return "\n".join([*columns(lines), f"the run's answer is the last row{inside}"])
 
 
 def write_fusions(folder: Path, rows: Sequence[Mapping[str, Any]]) -> dict[str, Path]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from jaxvid.evaluation.confusion import MAX_ANNOTATED, MAX_NAMED, writable
+from jaxvid.evaluation.confusion import MAX_ANNOTATED, MAX_NAMED, writable_names
 from jaxvid.evaluation.stage_guesses import StageGuesses
 from jaxvid.evaluation.text import columns, p_text, printable, text_array
 from jaxvid.files import replacing, write_text
@@ -17,6 +17,11 @@ from jaxvid.files import replacing, write_text
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure, SubFigure
+
+_LEGEND = (
+    "of views: top-1 of single views; classes: how many are guessed; as network: same class as the network's;",
+    "only before, only here: clips that only the row above, or only this row, gets right",
+)
 
 
 def format_guesses(found: Mapping[str, Any]) -> str:
@@ -26,13 +31,15 @@ def format_guesses(found: Mapping[str, Any]) -> str:
     >>> print(format_guesses({"stages": [row]}))
     guess of  top-1  of views  classes  as network  only before  only here  exact p
     stage4    50.0%     25.0%        3       75.0%            -          -        -
+    of views: top-1 of single views; classes: how many are guessed; as network: same class as the network's;
+    only before, only here: clips that only the row above, or only this row, gets right
     """
     lines = [["guess of", "top-1", "of views", "classes", "as network", "only before", "only here", "exact p"]]
     for row in found["stages"]:
         shares = [_percent(row[name]) for name in ("top1", "view_top1")]
         test = [str(row["b"]), str(row["c"]), p_text(row["exact_p"])] if "b" in row else ["-"] * 3
         lines.append([row["stage"], *shares, str(row["num_guessed"]), _percent(row["agreement"]), *test])
-    return "\n".join(columns(lines))
+    return "\n".join([*columns(lines), *_LEGEND])
 
 
 def format_all(found: Mapping[str, Any]) -> str:
@@ -76,24 +83,33 @@ def draw_guesses(found: Mapping[str, Any]) -> Figure:
     figure = Figure(figsize=(10.0, height + 1.2), layout="constrained")
     left, right = cast("tuple[SubFigure, SubFigure]", figure.subfigures(1, 2, width_ratios=(1.0, 1.15)))
     accuracy, agreement = left.subplots(2, 1, height_ratios=(1.0, 1.4))
-    _draw_accuracy(accuracy, found["stages"])
+    _draw_accuracy(accuracy, found)
     title = "share of clips taken for the same class"
-    _draw_shares(agreement, found["agreement"], stages, [(stage, stage) for stage in stages], title)
+    _draw_shares(agreement, found["agreement"], stages, stages, title)
     agreement.set_aspect("equal")
     rows = [list(row["accuracy"].values()) for row in found["classes"]]
-    names = [(row["class"], f"class {k}") for k, row in enumerate(found["classes"])]
+    names = writable_names([row["class"] for row in found["classes"]]) if num_classes <= MAX_NAMED else []
     _draw_shares(right.subplots(), rows, stages, names, "accuracy by class")
     return figure
 
 
-def _draw_accuracy(axes: Axes, rows: Sequence[Mapping[str, Any]]) -> None:
+def _draw_accuracy(axes: Axes, found: Mapping[str, Any]) -> None:
+    rows = found["stages"]
     stages = [row["stage"] for row in rows]
     axes.bar(stages, [100 * row["top1"] for row in rows], color=["#a9c6e8"] * (len(rows) - 1) + ["#1f5fa8"])
-    guessing = [(x, 100 * row["view_top1"]) for x, row in enumerate(rows) if row["view_top1"] is not None]
-    axes.plot(*zip(*guessing, strict=True), "D", color="0.2", markersize=4, label="of all views")
-    for x, row in enumerate(rows):
-        axes.text(x, 100 * row["top1"] + 1, f"{row['top1']:.1%}", ha="center", va="bottom", fontsize=8)
-    axes.set_ylim(0, 112)
+    most = max(row["num_clips"] for row in found["classes"]) / found["num_clips"]
+    axes.axhline(
+        100 * most, color="0.35", linestyle="--", linewidth=1, label=f"always the most frequent class: {most:.1%}"
+    )
+    heights = [row["top1"] for row in rows]
+    if found["num_views"] > 1:
+        guessing = [(x, 100 * row["view_top1"]) for x, row in enumerate(rows) if row["view_top1"] is not None]
+        axes.plot(*zip(*guessing, strict=True), "D", color="0.2", markersize=4, label="of single views")
+        heights = [max(height, row["view_top1"] or 0) for height, row in zip(heights, rows, strict=True)]
+    for x, (row, height) in enumerate(zip(rows, heights, strict=True)):
+        bare = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}  # the dashed line may lie behind
+        axes.text(x, 100 * height + 4, f"{row['top1']:.1%}", ha="center", va="bottom", fontsize=8, bbox=bare)
+    axes.set_ylim(0, 140)  # room for the legend
     axes.set_yticks(range(0, 101, 25))
     axes.set_ylabel("top-1, %")
     axes.set_title("a stage's guess, and the network", fontsize=10)
@@ -105,7 +121,7 @@ def _draw_shares(
     axes: Axes,
     rows: Sequence[Sequence[float | None]],
     stages: Sequence[str],
-    names: Sequence[tuple[str, str]],
+    names: Sequence[str],
     title: str,
 ) -> None:
     from matplotlib import colormaps
@@ -114,8 +130,8 @@ def _draw_shares(
     axes.imshow(shares, vmin=0, vmax=1, cmap=colormaps["Blues"].with_extremes(bad="0.85"), aspect="auto")
     axes.set_title(title, fontsize=10)
     axes.set_xticks(range(len(stages)), stages, fontsize=8, rotation=30, ha="right", rotation_mode="anchor")
-    if len(rows) <= MAX_NAMED:
-        axes.set_yticks(range(len(rows)), [writable(*name) for name in names], fontsize=8 if len(rows) <= 30 else 6)
+    if names:
+        axes.set_yticks(range(len(rows)), names, fontsize=8 if len(rows) <= 30 else 6)
         for label in axes.get_yticklabels():
             label.set_parse_math(False)
     else:

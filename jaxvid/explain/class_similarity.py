@@ -17,7 +17,12 @@ _STYLES = (("^", "tab:green"), ("x", "goldenrod"), ("*", "tab:red"), ("+", "tab:
 
 
 def u2s_similarity(
-    similarity: Mapping[str, np.ndarray], accuracy: Mapping[str, np.ndarray], class_names: Sequence[str]
+    similarity: Mapping[str, np.ndarray],
+    accuracy: Mapping[str, np.ndarray],
+    class_names: Sequence[str],
+    *,
+    title: str = "",
+    notes: Sequence[str] = (),
 ) -> Picture:
     """Draws each class's accuracy against its average similarity to the others, and a histogram of the similarities.
 
@@ -25,6 +30,8 @@ def u2s_similarity(
       similarity: ``float[K]`` of each network, equation 7 before its min-max normalisation.
       accuracy: ``float[K]`` in [0, 1] of each network; NaN is a class without clips, which is not drawn.
       class_names: the ``K`` names.
+      title: a line above the picture.
+      notes: sentences about the networks, behind the lines.
 
     Returns:
       The picture; its numbers have, for each network, ``mean_similarity``, ``correlation`` (Pearson's; ``None`` of
@@ -39,6 +46,7 @@ def u2s_similarity(
       picture shows similarities as they are; the normalised ones are among the numbers.
     """
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     _check(similarity, accuracy, len(class_names))
     values = np.concatenate(list(similarity.values()))
@@ -47,6 +55,7 @@ def u2s_similarity(
     edges = np.linspace(low, low + span, _NUM_BINS + 1)
     thick = span / _NUM_BINS * 0.9 / len(similarity)  # the bars of the networks stand side by side in a bin
     figure = Figure(figsize=(11.5, 4.8), layout="constrained")
+    figure.suptitle(title, parse_math=False)
     scatter, histogram = figure.subplots(1, 2)
     numbers: dict[str, Any] = {"networks": {}, "bins": edges.tolist()}
     lines = []
@@ -71,9 +80,10 @@ def u2s_similarity(
         }
         lines.append(f"{name}: mean similarity {mean:.4f}, correlation with the accuracy: {told}")
     _label(scatter, "average similarity to the other classes", "accuracy of the class")
-    scatter.set_ylim(top=1.03)
+    _limit_to_one(scatter, np.concatenate(list(accuracy.values())))
     _label(histogram, "average similarity to the other classes", "classes")
-    return Picture(figure, numbers, tuple(lines))
+    histogram.yaxis.set_major_locator(MaxNLocator(integer=True))
+    return Picture(figure, numbers, (*lines, *notes))
 
 
 def correlation(similarity: np.ndarray, accuracy: np.ndarray) -> float | None:
@@ -88,6 +98,17 @@ def correlation(similarity: np.ndarray, accuracy: np.ndarray) -> float | None:
     if known.sum() < 3 or scale < 1e-12:
         return None
     return round(float(a @ b) / scale, 12)
+
+
+def _limit_to_one(axes: Axes, accuracies: np.ndarray) -> None:
+    """Ends the axis of accuracies at 1, with room for half a marker above it."""
+    from matplotlib.ticker import MaxNLocator
+
+    span = max(1 - float(np.nan_to_num(accuracies, nan=1.0).min()), 0.1)
+    bottom, top = 1 - 1.08 * span, 1 + 0.04 * span
+    ticks = MaxNLocator(6, steps=[1, 2, 5, 10]).tick_values(bottom, 1.0)  # all of these steps meet 1
+    axes.set_yticks([tick for tick in ticks if bottom <= tick < 1 + 1e-9])
+    axes.set_ylim(bottom, top)
 
 
 def _label(axes: Axes, x: str, y: str) -> None:

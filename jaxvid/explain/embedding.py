@@ -37,8 +37,9 @@ def u2s_tsne(
       seed: of t-SNE.
 
     Returns:
-      The picture. The numbers have ``perplexity``, and for each network ``silhouette`` (of the features themselves, in
-      [-1, 1]: above 0, clips are nearer to their own class than to the other), ``accuracy`` and the ``points``.
+      The picture, with the two names above it. The numbers have ``perplexity``, and for each network ``silhouette`` (of
+      the features themselves, in [-1, 1]: above 0, clips are nearer to their own class than to the other), ``accuracy``
+      and the ``points``.
 
     Raises:
       ValueError: the shapes do not fit together, or there are fewer than 2 clips of a class or 6 of both.
@@ -53,7 +54,8 @@ def u2s_tsne(
     panels = figure.subplots(1, len(features), squeeze=False)[0]
     clips = list(clip_names) if clip_names is not None else [str(i) for i in range(n)]
     numbers: dict[str, Any] = {"classes": list(class_names), "perplexity": perplexity, "seed": seed, "networks": {}}
-    lines = []
+    both, lines = " and ".join(class_names), []
+    figure.suptitle(f"clips of {both}", fontsize=12, parse_math=False)
     for axes, (network, values) in zip(panels, features.items(), strict=True):
         points, right = embed(values, perplexity, seed), correct[network]
         silhouette, accuracy = float(silhouette_score(values.astype(np.float64), labels)), float(right.mean())
@@ -62,7 +64,7 @@ def u2s_tsne(
                 known = name if marker == "o" else f"{name}, wrong"
                 axes.scatter(*points[chosen].T, marker=marker, color=colour, s=36, alpha=0.85,
                              label=f"{known} ({chosen.sum()})")  # fmt: skip
-        axes.set_title(f"{network}: silhouette {silhouette:.3f}, right {accuracy:.1%}", fontsize=11)
+        axes.set_title(f"{network}: silhouette {silhouette:z.3f}, right {accuracy:.1%}", fontsize=11)
         axes.set_aspect("equal", "datalim")
         axes.set_xticks([])
         axes.set_yticks([])
@@ -74,7 +76,7 @@ def u2s_tsne(
             "accuracy": accuracy,
             "points": [{"clip": c, "at": at, "class": class_names[k], "right": r} for c, at, k, r in rows],
         }
-        lines.append(f"{network}: silhouette of the two classes {silhouette:.4f}, right {accuracy:.1%} of {n} clips")
+        lines.append(f"{network}: silhouette of {both} {silhouette:z.4f}, right {accuracy:.1%} of {n} clips")
     return Picture(figure, numbers, tuple(lines))
 
 

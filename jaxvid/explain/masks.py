@@ -31,7 +31,7 @@ def u2s_masks(
         that are confused with the universal network's prediction (then ``C`` is 1).
 
     Returns:
-      The masks before their sigmoid, interpolated to the size of the clip.
+      The masks before their sigmoid (any numbers, not in [0, 1]), interpolated to the size of the clip.
 
     Raises:
       ValueError: the network has no masks, or there is no such class.

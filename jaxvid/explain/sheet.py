@@ -21,6 +21,7 @@ _DPI = 100
 _SIZE, _SMALL = 9.0, 7.0  # points
 _CHARACTER = 0.58  # of the font's height, its mean width
 _OPACITY = 0.55  # of the heat over a grey frame
+_NOISE = 1e-5  # of a map's values: what rounding makes of a constant
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,6 +33,7 @@ class Heated:
       maps: ``float[T H W C]``, any numbers; each map has a colour scale of its own, from its least to its largest.
       names: of the ``C`` maps.
       heading: lines above the picture, the first one bold.
+      values: what the numbers of the maps are; a line below the heading.
 
     Raises:
       ValueError: the shapes do not fit together.
@@ -41,6 +43,7 @@ class Heated:
     maps: np.ndarray
     names: tuple[str, ...]
     heading: tuple[str, ...] = ()
+    values: str = "masks before the sigmoid"
 
     def __post_init__(self):
         if self.video.ndim != 4 or self.video.shape[-1] != 3 or self.video.dtype != np.uint8:
@@ -76,13 +79,17 @@ def overlay(video: np.ndarray, heat: np.ndarray) -> np.ndarray:
 
 
 def scaled(values: np.ndarray) -> np.ndarray:
-    """The values stretched to [0, 1]; NaN where they are all the same and say nothing of places.
+    """The values stretched to [0, 1]; NaN where they are all the same, but for rounding, and say nothing of places.
 
     >>> scaled(np.array([2.0, 3.0, 6.0])).tolist(), scaled(np.array([5.0, 5.0])).tolist()
     ([0.0, 0.25, 1.0], [nan, nan])
     """
     low, high = values.min(), values.max()
-    return (values - low) / (high - low) if high > low else np.full(values.shape, np.nan)
+    return np.full(values.shape, np.nan) if _is_constant(low, high) else (values - low) / (high - low)
+
+
+def _is_constant(low: float, high: float) -> bool:
+    return high - low <= _NOISE * max(1.0, abs(low), abs(high))
 
 
 def draw_sheet(heated: Heated) -> np.ndarray:
@@ -159,17 +166,17 @@ def _captions(heated: Heated) -> list[tuple[str, str]]:
     """A name and what stands small below it, for the clip and each map."""
     T = len(heated.video)
     maps = [
-        (name, f"blue {low:.3g} to red {high:.3g}" if high > low else f"{low:.3g} everywhere")
+        (name, f"{low:.3g} everywhere" if _is_constant(low, high) else f"blue {low:.3g} to red {high:.3g}")
         for name, (low, high) in zip(heated.names, heated.ranges, strict=True)
     ]
     return [("frames" if T > 1 else "image", f"{T} x {heated.video.shape[1]} x {heated.video.shape[2]}"), *maps]
 
 
 def _heading(heated: Heated, width: int) -> list[_Text]:
-    """The lines above a picture, each broken into two at most."""
+    """The lines above a picture, each broken into two at most, and what the numbers of the maps are."""
     length = _length(width - 2 * _MARGIN, _SIZE)
     lines: list[tuple[str, str]] = []
-    for n, line in enumerate(heated.heading):
+    for n, line in enumerate((*heated.heading, f"numbers beside the maps: {heated.values}")):
         broken = textwrap.wrap(_printable(line), length, max_lines=2, placeholder=" …") or [""]
         lines += [(part, "normal" if n else "bold") for part in broken]
     return [_Text(_MARGIN, _MARGIN + n * _LINE, line, _SIZE, weight=weight) for n, (line, weight) in enumerate(lines)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -40,12 +40,15 @@ def u2s_weights(
       ValueError: the shapes do not fit together.
     """
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     K = len(class_names)
     _check(kernels, confusing, K)
     order = list(order if order is not None else sorted(range(K), key=lambda k: class_names[k]))
     runs = list(next(iter(kernels.values())))
-    figure = Figure(figsize=(4.6 * len(runs) + 4.4, 4.5 * len(kernels)), layout="constrained")
+    room = max(map(len, class_names), default=0) * _name_size(K) * 0.58 / 72 if K <= _MAX_NAMED else 0.0  # inches
+    figure = Figure(figsize=((4.6 + room) * len(runs) + 4.4, (4.5 + room) * len(kernels)), layout="constrained")
+    cast(Any, figure.get_layout_engine()).set(w_pad=0.1, h_pad=0.1)  # inches
     grid = figure.subplots(len(kernels), len(runs) + 1, squeeze=False)
     numbers: dict[str, Any] = {"classes": [class_names[k] for k in order], "classifiers": {}}
     lines = []
@@ -56,13 +59,16 @@ def u2s_weights(
         for n, (axes, (run, matrix)) in enumerate(zip(row[:-1], matrices.items(), strict=True)):
             confused, others = mean_similarities(matrix, confusing)
             image = _draw_matrix(axes, matrix, confusing, class_names, order, limits)
-            figure.colorbar(image, ax=axes, shrink=0.75)
+            bar = figure.colorbar(image, ax=axes, shrink=0.75, extend="max" if limits[1] < 1 else "neither")
+            bar.set_label("similarity (1 on the diagonal)")
             means = f"confused pairs {_written(confused)}, others {_written(others)}"
-            axes.set_title(f"{run}: {classifier}\n{means}", fontsize=10, parse_math=False)
+            axes.set_title(f"{run}\n{classifier}, mean similarity:\n{means}", fontsize=10, parse_math=False)
             _draw_pairs(row[-1], matrix, confusing, np.linspace(*limits, _NUM_BINS + 1).tolist(), run, f"C{n}")
             rounded = matrix[np.ix_(order, order)].round(_DECIMALS).tolist()
             told[run] = {"mean_confused": confused, "mean_others": others, "matrix": rounded}
-            lines.append(f"{run}: {classifier}: mean similarity of the weights of {means}")
+            lines.append(f"{run}, {classifier}: mean similarity of the weights of {means}")
+        row[-1].set_title(f"{classifier}, pairs of classes", fontsize=10, parse_math=False)
+        row[-1].yaxis.set_major_locator(MaxNLocator(integer=True))
         row[-1].set_ylim(top=1.1 * row[-1].get_ylim()[1] + 0.2 * len(runs) * row[-1].get_ylim()[1])  # the legend's room
         for text in row[-1].legend(fontsize=8, loc="upper right").get_texts():
             text.set_parse_math(False)
@@ -138,7 +144,7 @@ def _draw_matrix(
         cell = 3.0 * 72 / K  # points
         axes.scatter(columns, rows, s=(0.3 * cell) ** 2, c="white", edgecolors="black", linewidths=0.04 * cell)
     if K <= _MAX_NAMED:
-        names, size = [class_names[k] for k in order], 9 if K <= 15 else 6
+        names, size = [class_names[k] for k in order], _name_size(K)
         axes.set_xticks(range(K), names, rotation=90, fontsize=size)
         axes.set_yticks(range(K), names, fontsize=size)
         for label in (*axes.get_xticklabels(), *axes.get_yticklabels()):
@@ -148,6 +154,10 @@ def _draw_matrix(
         axes.set_yticks([])
         axes.set_xlabel(f"{K} classes")
     return image
+
+
+def _name_size(num_classes: int) -> int:
+    return 9 if num_classes <= 15 else 6  # points
 
 
 def _written(value: float | None) -> str:

@@ -116,6 +116,8 @@ def explain_run(
 
 def _written(folder: Path, method: str, picture: Picture, run: Run) -> Explained:
     files = (folder / f"{method}.png", folder / f"{method}.json")
+    for _ in range(2):  # the constrained layout has not settled after one pass
+        picture.figure.draw_without_rendering()
     with replacing(files[0]) as file:
         picture.figure.savefig(file, format="png", dpi=_DPI)
     told = {"method": method, "checkpoint": str(run.checkpoint), "step": run.step, **picture.numbers}

@@ -16,7 +16,7 @@ from jaxvid import evaluation
 from jaxvid.data.quarantine import Quarantine
 from jaxvid.data.records import VideoDataset
 from jaxvid.evaluation.class_similarity import average_similarity, class_similarity, order_by_similarity
-from jaxvid.evaluation.confusion import writable
+from jaxvid.evaluation.confusion import writable_names
 from jaxvid.evaluation.metrics import ClassificationState
 from jaxvid.train import assemble, sharding
 from jaxvid.train.captured import OpenNetwork
@@ -63,9 +63,9 @@ def collect_similarity(asked: Asked, against: str | Path | None = None) -> dict[
       against: the one-pass network; the stage ``universal`` of the same run by default. Without either it is left out.
 
     Raises:
-      ValueError: the one-pass run has other classes.
+      ValueError: the one-pass run has other classes, or U2S.
     """
-    run, last = asked.run, _last_stage(asked.run)
+    run, last, one_pass = asked.run, _last_stage(asked.run), _one_pass(asked, against)
     dataset, specific = eval_split(run, asked.progress), f"u2s/specific/{last}"
     sparsities = class_sparsities(
         run, dataset, asked.quarantine(), (last, specific), asked.progress.evaluating(len(dataset))
@@ -75,7 +75,6 @@ def collect_similarity(asked: Asked, against: str | Path | None = None) -> dict[
     predictions = _predictions(asked, run, dataset)
     networks = evaluation.network_predictions(predictions)
     accuracy = {"universal": networks["universal"], "specific": networks["specific"], "fused": predictions}
-    one_pass = _one_pass(asked, against)
     if one_pass is not None:
         (counted,) = class_sparsities(
             one_pass, dataset, asked.quarantine(), (_last_stage(one_pass),), asked.progress.evaluating(len(dataset))
@@ -89,7 +88,10 @@ def collect_similarity(asked: Asked, against: str | Path | None = None) -> dict[
             name: average_similarity(class_similarity(rows[seen], distance)) for name, rows in shares.items()
         },
         "accuracy": {name: class_accuracies(part)[seen] for name, part in accuracy.items()},
-        "class_names": _writable(run.class_names, seen),
+        "class_names": writable_names(run.class_names, seen),
+        "title": _named([run.checkpoint])[0],
+        "notes": [f"one-pass: left out, since {run.checkpoint} has no stage {_ONE_PASS!r} and no against was given"]
+        * (one_pass is None),
     }
 
 
@@ -110,18 +112,18 @@ def collect_weights(asked: Asked, against: str | Path | None = None) -> dict[str
             f"u2s_weights must be given a run that knows which classes are confused, received {run.checkpoint} with "
             f"model.u2s.variant={run.config.model.u2s.variant!r}."
         )
-    runs = {_named(run.checkpoint): class_kernels(run)}
+    compared = [run]
     if against is not None:
-        other = _other_run(asked, against)
-        require_u2s(other, "u2s_weights")
-        name = _named(other.checkpoint)
-        runs[name if name not in runs else f"{name} (2)"] = class_kernels(other)
+        compared.append(_other_run(asked, against))
+        require_u2s(compared[1], "u2s_weights")
+    names = _named([each.checkpoint for each in compared])
+    runs = {name: class_kernels(each) for name, each in zip(names, compared, strict=True)}
     common = [kind for kind in class_kernels(run) if all(kind in kernels for kernels in runs.values())]
     confusing = np.asarray(statistics["u2s/confusing"], np.float64)
     return {
         "kernels": {kind: {name: kernels[kind] for name, kernels in runs.items()} for kind in common},
         "confusing": confusing,
-        "class_names": _writable(run.class_names),
+        "class_names": writable_names(run.class_names),
         "order": order_by_similarity(np.clip((confusing + confusing.T) / 2, 0, 1)).tolist(),
     }
 
@@ -163,7 +165,7 @@ def collect_features(asked: Asked, classes: Sequence[str] = ()) -> dict[str, Any
         "features": {name: predictions.side[block][chosen].mean(axis=1) for name, block in blocks.items()},
         "labels": (labels == pair[1]).astype(np.int64),
         "correct": {name: networks[name].scores[chosen].argmax(axis=1) == labels for name in blocks},
-        "class_names": _writable(run.class_names, pair),
+        "class_names": writable_names(run.class_names, pair),
         "clip_names": [dataset[int(id)].name for id in predictions.ids[chosen]],
     }
 
@@ -231,7 +233,13 @@ def _predictions(asked: Asked, run: Run, dataset: VideoDataset) -> evaluation.Pr
 
 def _one_pass(asked: Asked, against: str | Path | None) -> Run | None:
     if against is not None:
-        return _other_run(asked, against)
+        other = _other_run(asked, against)
+        if other.config.model.u2s.enabled:
+            raise ValueError(
+                f"against must be a run with model.u2s.enabled=false for u2s_similarity, received {other.checkpoint} "
+                f"with model.u2s.enabled=true."
+            )
+        return other
     whole = stages_folder(asked.run.checkpoint)
     if whole is None or not (whole / _ONE_PASS / "checkpoints").is_dir():
         return None
@@ -261,12 +269,15 @@ def _last_stage(run: Run) -> str:
     return f"stage{len(cast(Any, run.model).stage_sizes)}"
 
 
-def _writable(class_names: Sequence[str], labels: Iterable[int] | None = None) -> list[str]:
-    """Names that the font of a picture knows, each once."""
-    labels = range(len(class_names)) if labels is None else labels
-    names = [writable(class_names[k], f"class {k}") for k in labels]
-    return [f"{name} ({k})" if names.count(name) > 1 else name for k, name in zip(labels, names, strict=True)]
+def _named(checkpoints: Sequence[Path]) -> list[str]:
+    """Names of runs: the ends of their paths, two parts or as many more as tell them apart.
 
-
-def _named(checkpoint: Path) -> str:
-    return checkpoint.resolve().name
+    >>> _named([Path("/a/digits/joint")]), _named([Path("/a/x/digits/joint"), Path("/a/y/digits/joint")])
+    (['digits/joint'], ['x/digits/joint', 'y/digits/joint'])
+    """
+    parts = [path.resolve().parts for path in checkpoints]
+    for length in range(2, max(2, *map(len, parts)) + 1):
+        names = ["/".join(each[-length:]) for each in parts]
+        if len(set(names)) == len(names):
+            return names
+    return [f"{'/'.join(each[-2:])} ({n})" for n, each in enumerate(parts, 1)]

@@ -225,7 +225,15 @@ def _explanation(run: Run, record: VideoRecord, video: np.ndarray, rows: _Rows, 
 
 
 def _averaged(numbers: Mapping[str, Any]) -> str:
-    return f"averaged, as confused with {numbers['confused_with']}: {', '.join(numbers['averaged'])}"
+    # Of an oracle the class is the true one, which nothing has predicted.
+    chosen, others = (
+        numbers["confused_with"],
+        [name for name in numbers["averaged"] if name != numbers["confused_with"]],
+    )
+    why = "which was predicted" if chosen == numbers["predictions"]["universal"]["class"] else "the true class"
+    if not others:
+        return f"the mask of {chosen}, {why}; it is confused with no other"
+    return f"mean of the masks of {chosen}, {why}, and {', '.join(others)}"
 
 
 def _said(numbers: Mapping[str, Any]) -> list[str]:

@@ -113,3 +113,18 @@ def test_the_picture_marks_what_is_confused(tmp_path):
     assert [label.get_text() for label in axes.get_xticklabels()] == ["abcde$"[k] for k in order]
     figure.savefig(tmp_path / "similarity.png")
     draw_similarity(np.eye(70), np.eye(70, dtype=bool), [str(k) for k in range(70)]).savefig(tmp_path / "many.png")
+
+
+@pytest.mark.parametrize("K", [4, 18, 40])
+def test_long_names_lie_inside_the_picture_and_the_bar_says_that_the_diagonal_is_beyond(K):
+    similarity = np.random.default_rng(0).uniform(0.2, 0.6, (K, K))
+    similarity = (similarity + similarity.T) / 2 + np.eye(K) * (1 - np.diag(similarity))
+    figure = draw_similarity(
+        similarity, np.eye(K, dtype=bool), [f"turn_counterclockwise_{k}_flashes" for k in range(K)]
+    )
+    figure.draw_without_rendering()
+    for label in (*figure.axes[0].get_xticklabels(), *figure.axes[0].get_yticklabels()):
+        box = label.get_window_extent()
+        assert box.x0 >= 0
+        assert box.y0 >= 0
+    assert figure.axes[0].images[0].colorbar.extend == "max"

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from jaxvid.evaluation import draw_confusion
+from jaxvid.evaluation.confusion import MAX_NAME, shortened
 
 
 def matrix(K, seed=0):
@@ -68,10 +69,45 @@ def test_names_that_a_font_or_a_formula_would_spoil(tmp_path):
         "class 2",
         "class 3",
         "class 4",
-        "x" * 23 + "…",
+        "x" * 16 + "…" + "x" * 15,
         "na\u00efve",
         "class 7",
     ]
+
+
+def test_names_that_differ_at_their_ends_or_only_in_the_middle_stay_apart():
+    names = [
+        "turn_counterclockwise_one_flash",
+        "turn_counterclockwise_two_flashes",
+        *(f"{'a' * 30}{k}{'b' * 30}" for k in "xy"),
+    ]
+    axes = draw_confusion(matrix(4), names).axes[0]
+    shown = [label.get_text() for label in axes.get_yticklabels()]
+    assert shown == [
+        "turn_counterclockwise_one_flash",
+        "turn_countercloc…ise_two_flashes",
+        "aaaaaaaaaaaaaa…bbbbbbbbbbbbb (2)",
+        "aaaaaaaaaaaaaa…bbbbbbbbbbbbb (3)",
+    ]
+    assert [label.get_text() for label in axes.get_xticklabels()] == shown
+    assert max(map(len, shown)) == MAX_NAME == 32
+
+
+@pytest.mark.parametrize("K", [4, 18, 40, 60])
+def test_long_names_lie_inside_the_picture(K):
+    figure = draw_confusion(matrix(K), [f"turn_counterclockwise_{k}_and_then_flash" for k in range(K)], title="t")
+    figure.draw_without_rendering()
+    figure.draw_without_rendering()
+    for label in (*figure.axes[0].get_xticklabels(), *figure.axes[0].get_yticklabels()):
+        box = label.get_window_extent()
+        assert box.x0 >= 0
+        assert box.y0 >= 0
+
+
+@pytest.mark.parametrize(("name", "limit", "expected"), [("abcdef", 6, "abcdef"), ("abcdefg", 6, "abc…fg"),
+                                                         ("abcdefg", 5, "ab…fg"), ("", 3, "")])  # fmt: skip
+def test_a_name_is_shortened_in_its_middle(name, limit, expected):
+    assert shortened(name, limit) == expected
 
 
 def test_shapes_that_do_not_fit_are_refused():

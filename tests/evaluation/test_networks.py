@@ -42,11 +42,16 @@ def test_each_by_itself_and_every_mean(predictions):
     text = evaluation.format_networks(rows)
     assert "universal + specific   66.67%  100.00%" not in text  # the clip that is missing is wrong in top-3, too
     assert "universal + specific   66.67%   66.67%" in text
+    *_, last, told = text.splitlines()
+    assert last.startswith("universal + specific ")
+    assert told == "the run's answer is the last row; 'universal' is the network inside of this run"
 
 
 def test_three_networks_have_seven_fusions(predictions):
     networks = dict.fromkeys(("u", "c", "m"), evaluation.network_predictions(predictions)["universal"])
-    assert len(evaluation.network_fusions(networks, NAMES)) == 7
+    rows = evaluation.network_fusions(networks, NAMES)
+    assert len(rows) == 7
+    assert evaluation.format_networks(rows).endswith("\nthe run's answer is the last row")
 
 
 def test_what_is_written_can_be_compared(predictions, tmp_path):
@@ -63,3 +68,15 @@ def test_one_network_writes_no_others(predictions, tmp_path):
     assert evaluation.network_fusions(evaluation.network_predictions(plain), NAMES) == []
     assert "fusions.json" not in evaluation.write_report(tmp_path, plain, {}, NAMES)
     assert not (tmp_path / "networks").exists()
+
+
+def test_what_another_network_left_is_forgotten_but_nothing_else(predictions, tmp_path):
+    evaluation.write_report(tmp_path, predictions, {}, NAMES)
+    (tmp_path / "networks" / "mine.txt").write_text("a note")
+    (tmp_path / "networks" / "specific" / "note.md").write_text("a note")
+    plain = evaluation.network_predictions(predictions)["universal"]
+    evaluation.write_report(tmp_path, plain, {}, NAMES)
+    left = sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file())
+    kept = ["confusion.png", "metrics.json", "networks/mine.txt", "networks/specific/note.md", "per_class.csv",
+            "per_class.txt", "predictions.npz"]  # fmt: skip
+    assert left == kept

@@ -103,6 +103,8 @@ def test_the_text_by_hand(found):
         "stage3    40.0%     46.7%        2       75.0%            -          -        -",
         "stage4    60.0%     53.3%        3       50.0%            1          2        1",
         "network   60.0%         -        2      100.0%            1          1        1",
+        "of views: top-1 of single views; classes: how many are guessed; as network: same class as the network's;",
+        "only before, only here: clips that only the row above, or only this row, gets right",
         "",
         "same class  stage3  stage4  network",
         "stage3      100.0%   25.0%    75.0%",
@@ -131,6 +133,17 @@ def test_a_stage_is_a_run_that_compare_reads(tmp_path, found, capsys):
     assert (whole.accuracy_a, whole.accuracy_b, whole.num_missing) == (3 / 5, 3 / 5, 1)
     assert cli.main(["compare", *map(str, stages)]) == 0
     assert "A right        1        1      2" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("num_views", [1, 3])
+def test_single_views_are_marked_where_a_clip_has_several(found, num_views):
+    views = {stage: views[:, :num_views] for stage, views in found.views.items()}
+    axes = draw_guesses(dataclasses.replace(found, views=views).to_json()).axes[0]
+    labels = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert labels == ["always the most frequent class: 60.0%", *["of single views"] * (num_views > 1)]
+    line, *marked = axes.lines
+    assert list(line.get_ydata()) == [60, 60]
+    assert [mark.get_ydata().tolist() for mark in marked] == [pytest.approx([700 / 15, 800 / 15])] * (num_views > 1)
 
 
 @pytest.mark.parametrize("num_classes", [2, 70])

@@ -44,6 +44,21 @@ def test_a_class_without_clips_is_no_point(picture):
     picture.figure.savefig(io.BytesIO(), format="png")
 
 
+@pytest.mark.parametrize("least", [0.0, 0.333, 0.5, 0.95, 1.0])
+def test_axes_end_at_1_and_count_whole_classes(least):
+    accuracy = ACCURACY | {"specific": np.array([least, 1.0, 1.0, np.nan]), "universal": np.ones(4)}
+    picture = u2s_similarity(SIMILARITY, accuracy, CLASSES, title="runs/a $x", notes=["a note"])
+    scatter, histogram = picture.figure.axes
+    assert picture.figure.get_suptitle() == "runs/a $x"
+    assert picture.lines[-1] == "a note"
+    bottom, top = scatter.get_ylim()
+    span = max(0.1, 1 - least)
+    assert (bottom, top) == pytest.approx((1 - 1.08 * span, 1 + 0.04 * span))
+    assert max(scatter.get_yticks()) == pytest.approx(1)
+    assert min(scatter.get_yticks()) >= bottom
+    assert all(tick == round(tick) for tick in histogram.get_yticks())
+
+
 def test_correlation_does_not_depend_on_the_scale():
     rng = np.random.default_rng(0)
     a, b = rng.random(9), rng.random(9)

@@ -54,6 +54,16 @@ def test_what_is_drawn_is_what_is_told(picture, planted):
     picture.figure.savefig(io.BytesIO(), format="png")
 
 
+def test_the_two_classes_are_named_and_zero_has_no_sign(picture):
+    assert picture.figure.get_suptitle() == "clips of deforms and breaks"
+    assert picture.lines[0].startswith("universal: silhouette of deforms and breaks ")
+    labels = np.array([0, 1] * 4)
+    alike = np.repeat(np.arange(4.0), 2)[:, None] * np.ones(3) + 1e-7 * labels[:, None]
+    features = {"x": alike}
+    near = u2s_tsne(features, labels, {"x": np.ones(8, bool)}, NAMES)
+    assert "-0.000" not in near.figure.axes[0].get_title() + near.lines[0]
+
+
 def test_the_same_seed_gives_the_same_points(picture, planted):
     again = u2s_tsne(*planted, NAMES)
     np.testing.assert_array_equal(points(again, "specific")[0], points(picture, "specific")[0])

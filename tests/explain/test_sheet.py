@@ -1,5 +1,7 @@
 """Sheets and films: colours are where the map is, frames stay as they are, and sizes suit an encoder."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -33,7 +35,27 @@ def test_a_map_that_is_the_same_everywhere_has_no_colour():
     assert white.ravel().tolist() == [255] * 3
 
 
-@pytest.mark.parametrize("values", [np.array([-3.0, 1.0, 5.0]), np.array([1e6, 1e6 + 1])])
+@pytest.mark.parametrize("value", [0.0, -1.63, 1e6])
+def test_rounding_noise_has_no_colour_and_is_told_as_one_number(value):
+    video = heated().video
+    maps = np.full((*video.shape[:3], 1), value)
+    maps[0, 0, 0] += 0.9e-5 * max(1.0, abs(value))
+    assert np.isnan(scaled(maps)).all()
+    maps[0, 0, 0] += 0.2e-5 * max(1.0, abs(value))
+    assert (scaled(maps).min(), scaled(maps).max()) == (0, 1)
+
+
+def test_what_the_numbers_are_is_a_line_of_its_own():
+    given = heated()
+    assert given.values == "masks before the sigmoid"
+    bare = dataclasses.replace(given, heading=given.heading[:1])
+    assert len(draw_sheet(given)) == len(draw_sheet(bare)) + 19
+    a, b = draw_sheet(given), draw_sheet(dataclasses.replace(given, values="gradients"))
+    rows = np.flatnonzero((a != b).any(axis=(1, 2)))
+    assert (rows.min() >= 8 + 2 * 19, rows.max() < 8 + 3 * 19) == (True, True), "below the two lines of the heading"
+
+
+@pytest.mark.parametrize("values", [np.array([-3.0, 1.0, 5.0]), np.array([1e6, 1e6 + 11])])
 def test_scaling_fills_0_to_1_and_keeps_the_order(values):
     got = scaled(values)
     assert (got.min(), got.max()) == (0, 1)

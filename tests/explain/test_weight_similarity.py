@@ -1,6 +1,7 @@
 """Weight similarity: what category regularisation lowers, its colours, and what does not fit."""
 
 import io
+import itertools
 
 import numpy as np
 import pytest
@@ -56,11 +57,29 @@ def test_a_run_whose_confused_classes_were_pushed_apart(kernel):
     expected = similarity_of_columns(kernel)[np.ix_(order, order)]
     np.testing.assert_allclose(told["without"]["matrix"], expected, atol=1e-5)
     titles = [axes.get_title() for axes in picture.figure.axes]
-    assert "with: specific\nconfused pairs 0.0000, others" in "".join(titles)
+    assert "with\nspecific, mean similarity:\nconfused pairs 0.0000, others" in "".join(titles)
+    bars = [axes for axes in picture.figure.axes if axes.get_ylabel() == "similarity (1 on the diagonal)"]
+    assert len(bars) == 4
     images = [axes.images[0] for axes in picture.figure.axes if axes.images]
     assert len(images) == 4
     assert images[0].get_clim() == images[1].get_clim(), "both runs have the same colours"
     picture.figure.savefig(io.BytesIO(), format="png")
+
+
+def test_nothing_is_cut_or_covered_with_long_names(kernel):
+    names = [f"turn_counterclockwise_flash_{k:04}" for k in range(4)]
+    given = {"runs/one": kernel, "runs/two": kernel[::-1]}
+    figure = u2s_weights({"specific classifier": given, "mask network": given}, CONFUSING, names).figure
+    figure.draw_without_rendering()
+    figure.draw_without_rendering()
+    boxes = [axes.get_tightbbox() for axes in figure.axes]
+    width, height = figure.bbox.size
+    assert all(box.x0 >= 0 and box.y0 >= 0 and box.x1 <= width and box.y1 <= height for box in boxes)
+    for a, b in itertools.combinations(boxes, 2):
+        assert min(a.x1, b.x1) - max(a.x0, b.x0) <= 1 or min(a.y1, b.y1) - max(a.y0, b.y0) <= 1
+    pairs = [axes for axes in figure.axes if axes.get_ylabel() == "pairs of classes"]
+    assert len(pairs) == 2
+    assert all(tick == round(tick) for axes in pairs for tick in axes.get_yticks())
 
 
 def test_dots_mark_confused_pairs_where_the_matrix_is_binary(kernel):

@@ -144,7 +144,8 @@ def test_similarity_tells_the_accuracies_of_an_evaluation(read, u2s_run, tmp_pat
 
 @pytest.mark.slow
 def test_a_run_without_its_first_stage_has_no_one_pass_network(read, tmp_path):
-    explain_run("RUN", "u2s_similarity", tmp_path)
+    done = explain_run("RUN", "u2s_similarity", tmp_path)
+    assert done.lines[-1] == "one-pass: left out, since RUN has no stage 'universal' and no against was given"
     told = json.loads((tmp_path / "u2s_similarity.json").read_text())
     assert list(told["networks"]) == ["universal", "specific", "fused"]
 
@@ -158,7 +159,7 @@ def test_weights_of_one_run_and_of_two(read, u2s_run, tmp_path):
     explain_run("RUN", "u2s_weights", tmp_path, against="other/run")
     told = json.loads((tmp_path / "u2s_weights.json").read_text())
     assert list(told["classifiers"]) == ["specific classifier"], "what both have"
-    assert list(told["classifiers"]["specific classifier"]) == ["RUN", "run"]
+    assert list(told["classifiers"]["specific classifier"]) == [f"{Path.cwd().name}/RUN", "other/run"]
     assert sorted(told["classes"]) == ["clap", "class 0", "wave"], "a name with a line break is its number"
 
 
@@ -231,6 +232,24 @@ def test_runs_of_which_a_method_has_nothing_to_say(read, u2s_run, tmp_path):
         explain_run("ORACLE", "u2s_masks", tmp_path, videos=[__file__])
     with pytest.raises(ValueError, match="against must be a run of the same 3 classes in the same order, received OTH"):
         explain_run("RUN", "u2s_weights", tmp_path, against="OTHER")
+    read["AGAIN"] = u2s_run
+    with pytest.raises(
+        ValueError, match=r"against must be a run with model\.u2s\.enabled=false for u2s_similarity, rece"
+    ):
+        explain_run("RUN", "u2s_similarity", tmp_path, against="AGAIN")
+
+
+@pytest.mark.parametrize(
+    ("folders", "expected"),
+    [
+        (["/a/digits/joint"], ["digits/joint"]),
+        (["/a/digits/joint", "/b/digits/specific"], ["digits/joint", "digits/specific"]),
+        (["/x/digits/joint", "/y/digits/joint"], ["x/digits/joint", "y/digits/joint"]),
+        (["/x/digits", "/x/digits"], ["x/digits (1)", "x/digits (2)"]),
+    ],
+)
+def test_runs_are_named_by_the_ends_of_their_paths(folders, expected):
+    assert explain_u2s._named([Path(folder) for folder in folders]) == expected
 
 
 @pytest.mark.slow
