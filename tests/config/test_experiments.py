@@ -39,6 +39,7 @@ def test_class_regularization_is_added_to_the_runs_of_its_twin():
     assert found["finetune.trainable"] == ("class_regularization",)
     more = differing(f"{ours}:set1,last_blocks", f"{ours}:set1")
     assert more == {
+        "finetune.weights": "runs/ut-i3d-cr/{fold}",
         "finetune.trainable": ("class_regularization", "stage4", "head"),
         "optimizer.learning_rate": 1e-3,
     }
