@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import flax.linen as nn
 import jax
@@ -60,10 +60,15 @@ def count_macs(model: nn.Module, clip: Size3) -> int:
     25.305
     """
     shapes = variable_shapes(model, clip)  # those of every formulation
-    if hasattr(model, "conv"):
-        model = model.clone(conv="direct")
-    jaxpr = jax.make_jaxpr(functools.partial(model.apply, train=False))(shapes, _video(clip))
+    jaxpr = jax.make_jaxpr(functools.partial(_direct(model).apply, train=False))(shapes, _video(clip))
     return macs_of_jaxpr(jaxpr.jaxpr)
+
+
+def _direct(model: nn.Module) -> nn.Module:
+    """The network with direct convolutions, also where it is inside another one (Class Regularization, U2S)."""
+    if hasattr(model, "network"):
+        return model.clone(network=_direct(cast(Any, model).network))
+    return model.clone(conv="direct") if hasattr(model, "conv") else model
 
 
 def macs_of_jaxpr(jaxpr: Jaxpr) -> int:

@@ -11,6 +11,8 @@ import pytest
 
 from jaxvid import models
 from jaxvid.models import cost
+from jaxvid.models.class_regularized import class_regularized
+from jaxvid.models.universal_to_specific import universal_to_specific
 
 _ROWS = json.loads((Path(__file__).parents[1] / "golden" / "model_counts.json").read_text())
 _NAMES = {"wide_r3d50_2": "wide_r3d_50", "wide_r3d101_2": "wide_r3d_101", "hara_wide50_k2": "wide_resnet3d_50_hara"}
@@ -97,6 +99,20 @@ def macs(function, *shapes):
 
 def product(x, w):
     return x @ w
+
+
+def test_what_stands_around_a_network_is_counted_with_it():
+    """In no formulation of the network's own convolutions but the direct one."""
+    K, clip = 5, (4, 32, 32)
+    plain, masked = (models.build("r3d_18", K, width=4, conv=conv) for conv in ("direct", "folded"))
+    network = cost.count_macs(plain, clip)
+    # Behind each stage K rows of 32 channels are mapped, compared with the features, and one is taken.
+    added = sum(K * 32 * channels + 2 * K * channels for channels in (4, 8, 16, 32))
+    assert cost.count_macs(class_regularized("r3d_18", masked), clip) == network + added
+    rethought = {conv: cost.count_macs(universal_to_specific(each), clip)
+                 for conv, each in (("direct", plain), ("folded", masked))}  # fmt: skip
+    assert rethought["direct"] == rethought["folded"]
+    assert network < rethought["direct"] < 2 * network
 
 
 def test_matrix_product():
