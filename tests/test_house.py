@@ -43,7 +43,7 @@ MAY_IMPORT = {
     "benchmarks": {"config", "types", "ops", "nn", "models", "data", "evaluation", "train", "paths", "machine"},
     "progress": {"train", "types"},
     "cli": {"config", "types", "ops", "nn", "models", "data", "evaluation", "explain", "train", "inference", "paths",
-            "machine", "doctor", "benchmarks", "progress"},
+            "files", "machine", "doctor", "benchmarks", "progress"},
 }  # fmt: skip
 
 NEVER = {"tensorflow", "torch", "torchvision", "clu", "cv2", "decord", "torchcodec"}

@@ -59,7 +59,7 @@ def evaluate(options: argparse.Namespace, overrides: dict[str, str]) -> int:
 def compare(options: argparse.Namespace, overrides: dict[str, str]) -> int:
     """Says whether one run is better than another on the clips that both were evaluated on."""
     from jaxvid import evaluation
-    from jaxvid.train.output import make_output_folder
+    from jaxvid.files import make_output_folder
 
     found = evaluation.compare_runs(options.run_a, options.run_b)
     folder = None if options.output is None else make_output_folder("--output", options.output)
@@ -74,7 +74,7 @@ def compare(options: argparse.Namespace, overrides: dict[str, str]) -> int:
 def fuse(options: argparse.Namespace, overrides: dict[str, str]) -> int:
     """Says what several evaluated runs are worth together."""
     from jaxvid import evaluation
-    from jaxvid.train.output import make_output_folder
+    from jaxvid.files import make_output_folder
 
     if len(options.words) < 2:
         raise UsageError(f"jaxvid fuse must be given at least 2 runs, received {options.words[0]!r} only.")
@@ -152,7 +152,7 @@ def _first(words: list[str]) -> tuple[str, list[str]]:
 
 def _result_folders(options: argparse.Namespace) -> dict[str, Path]:
     """The folders that were asked for, made before anything else is done."""
-    from jaxvid.train.output import make_output_folder
+    from jaxvid.files import make_output_folder
 
     if options.csv is not None:
         if Path(options.csv).is_dir():

@@ -30,7 +30,7 @@ from jaxvid.data.records import BadVideoError, VideoDataset, VideoRecord
 from jaxvid.data.sources import hmdb51, ucf101
 from jaxvid.data.sources.listing import FLOW_RECORD, QUARANTINE, is_image
 from jaxvid.data.workers import WorkerDiedError
-from jaxvid.files import only_one, replacing, write_bytes, write_text
+from jaxvid.files import make_output_folder, only_one, replacing, write_bytes, write_text
 
 _LOG = logging.getLogger(__name__)
 _CSV = ("*.csv", "labels/*.csv", "annotations/*.csv")
@@ -123,10 +123,7 @@ def make_flow(
     folder = Path(output).expanduser().absolute()
     _check_apart(root, folder)
     _refuse_foreign(folder)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ValueError(f"output must be a folder that can be made, received {folder} ({error.strerror}).") from error
+    make_output_folder("output", folder)
     in_use = f"output must be written by one process at a time, received {folder}, in use."
     with only_one(folder / ".lock", in_use):
         _begin(folder, datasets[0].name, settings, version)
@@ -188,9 +185,7 @@ def _check_apart(root: Path, folder: Path) -> None:
 
 
 def _refuse_foreign(folder: Path) -> None:
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(f"output must be a folder, received {folder}, which is a file.")
-    if folder.exists() and not (folder / FLOW_RECORD).exists():
+    if folder.is_dir() and not (folder / FLOW_RECORD).exists():
         others = sorted(entry.name for entry in folder.iterdir() if not entry.name.startswith("."))
         if others:
             raise ValueError(

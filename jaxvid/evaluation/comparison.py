@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import zipfile
-import zlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,6 +13,7 @@ import numpy as np
 
 from jaxvid.evaluation.stats import McNemar, clips_needed, difference_interval, holm, mcnemar
 from jaxvid.evaluation.text import printable
+from jaxvid.files import NPZ_ERRORS
 
 ALPHA = 0.05
 """Level of all tests; the intervals hold ``1 - ALPHA``."""
@@ -151,8 +150,7 @@ def read_scored(run: str | os.PathLike[str]) -> tuple[Judged, np.ndarray]:
                 raise ValueError(f"it has no {missing[0]}: 'jaxvid eval' writes them")
             names, labels, decoded, scores, class_names = (arrays[name] for name in _ARRAYS)
         _check_arrays(names, labels, decoded, scores, class_names)
-    # What a damaged or foreign file may raise, from NumPy's reader down to the decompression.
-    except (OSError, ValueError, EOFError, TypeError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
+    except NPZ_ERRORS as error:
         why = "it is damaged, or no npz file" if "pickle" in str(error) or "protocol" in str(error) else error
         raise ValueError(
             f"a run must hold the predictions of an evaluation, received {printable(str(path))}, which does not "

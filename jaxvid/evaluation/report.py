@@ -86,25 +86,25 @@ def write_report(
     if networks := network_predictions(predictions):
         files |= write_fusions(folder, network_fusions(networks, class_names))
         for name, part in networks.items():
-            own = folder / "networks" / name
-            write_report(own, part, summarize(part, class_names), class_names, clip_names=clip_names)
-            files[f"networks/{name}"] = own
+            own = write_report(
+                folder / "networks" / name, part, summarize(part, class_names), class_names, clip_names=clip_names
+            )
+            files |= {f"networks/{name}/{file}": path for file, path in own.items()}
     _forget_others(folder, files)
     return files
 
 
 def _forget_others(folder: Path, files: Mapping[str, Path]) -> None:
     """Removes what an evaluation of another network left: parts that this one does not have."""
-    parts = ("fusions.*", "networks/*/*", "stage_guesses.*", "guesses/*/*")
-    kinds = {".json", ".txt", ".csv", ".png", ".npz"}
-    kept = {path.parts[len(folder.parts)] for path in files.values()}
-    for part in parts:
+    kinds, written = {".json", ".txt", ".csv", ".png", ".npz"}, set(files.values())
+    for part in ("fusions.*", "networks/*/*", "stage_guesses.*", "guesses/*/*"):
         for old in folder.glob(part):
-            if old.relative_to(folder).parts[0] not in kept and old.suffix in kinds and old.is_file():
+            if old not in written and old.suffix in kinds and old.is_file():
                 old.unlink()
-        for empty in {*folder.glob(part.rpartition("/")[0] or "no such"), folder / part.partition("/")[0]}:
-            if empty.is_dir() and not any(empty.iterdir()):
-                empty.rmdir()
+    for part in ("networks/*", "networks", "guesses/*", "guesses"):
+        for left in folder.glob(part):
+            if left.is_dir() and not any(left.iterdir()):
+                left.rmdir()
 
 
 def format_per_class(rows: Sequence[Mapping[str, Any]]) -> str:

@@ -17,10 +17,9 @@ import jax
 
 from jaxvid import paths
 from jaxvid.explain import EXPLAINERS, PICTURES, Picture, require_method
-from jaxvid.files import replacing, write_text
+from jaxvid.files import make_output_folder, replacing, write_text
 from jaxvid.inference import explain_u2s
 from jaxvid.inference.explain_videos import explain_videos
-from jaxvid.train.output import make_output_folder
 from jaxvid.train.run import Run, load_run
 from jaxvid.train.writers import LoggingProgress, Progress
 

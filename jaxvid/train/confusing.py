@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ import flax.traverse_util
 import jax.numpy as jnp
 import numpy as np
 
+from jaxvid.files import NPZ_ERRORS
 from jaxvid.models.universal_to_specific import VARIANTS
 from jaxvid.train.state import TrainState
 
@@ -46,7 +46,7 @@ def confusing_matrix(path: str | Path, variant: str, class_names: tuple[str, ...
     try:
         with np.load(path, allow_pickle=False) as stored:
             theirs, matrix = [str(each) for each in stored["class_names"]], stored[name].astype(np.float32)
-    except (KeyError, TypeError, ValueError, EOFError, OSError, zipfile.BadZipFile) as error:
+    except NPZ_ERRORS as error:
         raise ValueError(
             f"model.u2s.similarity must be an npz with {name!r} and 'class_names', received {str(path)!r}, which is "
             "another file or damaged."

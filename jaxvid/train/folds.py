@@ -12,8 +12,8 @@ import numpy as np
 
 from jaxvid import evaluation
 from jaxvid.config import Config
+from jaxvid.files import make_output_folder
 from jaxvid.train import assemble
-from jaxvid.train.output import make_output_folder
 from jaxvid.train.run import Evaluated, evaluate_run
 from jaxvid.train.stages import train
 from jaxvid.train.writers import LoggingProgress, Progress

@@ -26,7 +26,7 @@ from jaxvid.config import Config
 from jaxvid.data.pipeline import FrameCache, train_batches
 from jaxvid.data.quarantine import Quarantine
 from jaxvid.data.records import VideoDataset
-from jaxvid.files import write_text
+from jaxvid.files import make_output_folder, write_text
 from jaxvid.train import assemble, finetune, optim, sharding
 from jaxvid.train.checkpoint import Checkpointer
 from jaxvid.train.compilations import count_compilations
@@ -34,7 +34,6 @@ from jaxvid.train.confusing import with_confusing
 from jaxvid.train.features import KeptFeatures
 from jaxvid.train.features import keep as keep_features
 from jaxvid.train.groups import group_table
-from jaxvid.train.output import make_output_folder
 from jaxvid.train.plan import Plan
 from jaxvid.train.process import only_one_process, stop_signals
 from jaxvid.train.recorder import Recorder

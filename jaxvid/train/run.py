@@ -12,10 +12,10 @@ from jaxvid import config as config_lib
 from jaxvid import evaluation, paths
 from jaxvid.config import Config
 from jaxvid.data.records import VideoDataset
+from jaxvid.files import make_output_folder
 from jaxvid.train import assemble, sharding
 from jaxvid.train.checkpoint import load_for_evaluation
 from jaxvid.train.loop import predict
-from jaxvid.train.output import make_output_folder
 from jaxvid.train.stage_folders import newest_stage
 from jaxvid.train.step import EvaluationApply, make_apply
 from jaxvid.train.writers import LoggingProgress, Progress

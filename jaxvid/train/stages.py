@@ -13,12 +13,12 @@ from jaxvid import evaluation
 from jaxvid.config import Config
 from jaxvid.config.schema import U2SConfig
 from jaxvid.data.quarantine import Quarantine
+from jaxvid.files import make_output_folder
 from jaxvid.models.cost import variable_shapes
 from jaxvid.models.universal_to_specific import VARIANTS
 from jaxvid.train import assemble, sharding, similarity
 from jaxvid.train.confusing import confusing_matrix
 from jaxvid.train.loop import TrainResult, check_same_recipe, predict, save_config, train_run
-from jaxvid.train.output import make_output_folder
 from jaxvid.train.process import only_one_process
 from jaxvid.train.run import load_run
 from jaxvid.train.stage_folders import holds_stages, newest_stage, write_stages
